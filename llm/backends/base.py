@@ -1,0 +1,67 @@
+"""What the controller needs of whatever generates: load, prepare, start, cancel.
+
+A backend knows no queue, no limits and no visitors; it starts what it is told to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from llm.events import FinishReason, Usage
+from llm.request import GenerationRequest
+
+Progress = Callable[[str, float | None], None]
+"""progress(what is being done, 0 to 1 or None): may be called from any thread."""
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rest of the site may know of the model. `mode`: engine, device and number type, in a few words."""
+
+    name: str
+    context_length: int
+    mode: str
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Text that is ready to be shown (may be empty: a token whose text is held back) and the tokens it stands for."""
+
+    text: str
+    tokens: int
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """The backend has left the sequence: its memory is free, no Piece follows."""
+
+    reason: FinishReason
+    usage: Usage
+    code: str | None = None
+    message: str | None = None
+
+
+Emit = Callable[[Piece | End], None]
+
+
+class Job(Protocol):
+    """A generation that was started."""
+
+    def cancel(self) -> None:
+        """Idempotent, returns at once. One End follows: `cancelled`, or another reason that was on its way."""
+
+
+class Backend(Protocol):
+    """All methods but `prepare` are called on one event loop; `prepare` in worker threads, several at once."""
+
+    async def load(self, progress: Progress) -> ModelInfo:
+        """Make everything ready. Raises ConfigurationError where the operator has to change something."""
+
+    def prepare(self, request: GenerationRequest) -> Any:
+        """Render and tokenise; what comes back is opaque and goes to `start`. Blocks. Raises RequestError."""
+
+    def start(self, prepared: Any, emit: Emit) -> Job:
+        """Begin. `emit` is called on the loop: any number of Piece, then exactly one End, whatever happens."""
+
+    async def close(self) -> None:
+        """End what runs (each with its End) and free everything. Idempotent."""

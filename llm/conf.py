@@ -1,0 +1,91 @@
+"""The settings of this package: names, types, defaults and ranges, in one place.
+
+Knows nothing of Django or of the environment: `llm.apps` fills it from `django.conf.settings`, the llm service from
+its standard input. A setting `LLM_MAX_QUEUE_SIZE` is the field `max_queue_size`; `CHATSTREAM_VAR` is the field `var`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llm.errors import ConfigurationError
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One value each; the comments say what the README's table says at length."""
+
+    model: Annotated[str, Meta(min_length=1)] = "bundled"  # or a hub id, a directory, a .gguf, python:package.function
+    model_revision: str = ""  # of a hub id: a branch, a tag or a commit
+    backend: Literal["local", "synthetic"] = "local"
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: Positive | Literal["auto"] = "auto"
+    prompt: str = ""  # dotted path of a ChatPrompt class; empty: the model's chat template
+    system_prompt: str = ""
+    context_length: Annotated[int, Meta(ge=64)] | Literal["auto"] = "auto"
+    num_of_concurrent_executions: Annotated[int, Meta(ge=1, le=1024)] = 16
+    max_queue_size: Annotated[int, Meta(ge=0, le=100_000)] = 64
+    max_new_tokens: Positive = 512
+    synthetic_tokens: Positive = 200
+    synthetic_rate: Annotated[float, Meta(gt=0)] = 20.0
+    var: str = "var"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two processes that can share one llm service."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+
+    @property
+    def var_path(self) -> Path:
+        return Path(self.var).absolute()
+
+
+def setting_name(field: str) -> str:
+    """The name an operator knows a field by."""
+    return "CHATSTREAM_VAR" if field == "var" else f"LLM_{field.upper()}"
+
+
+FIELDS: dict[str, str] = {setting_name(field): field for field in Settings.__struct_fields__}
+
+
+def from_mapping(values: Mapping[str, Any]) -> Settings:
+    """Settings from a mapping of setting names; other names in it are not looked at.
+
+    Strings are converted (`"16"` is 16), so that values may come from the environment as they are. Raises
+    ConfigurationError, one line, naming the first setting that is wrong.
+    """
+    found = {FIELDS[name]: value for name, value in values.items() if name in FIELDS}
+    if isinstance(found.get("var"), Path):
+        found["var"] = str(found["var"])
+    try:
+        return msgspec.convert(found, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_in_words(str(error), found)) from error
+
+
+def _in_words(problem: str, found: Mapping[str, Any]) -> str:
+    what, _, path = problem.partition(" - at `$.")
+    field = path.rstrip("`")
+    return f"{setting_name(field)}={found.get(field)!s}: {what[:1].lower()}{what[1:].replace('`', '')}"
+
+
+_configured: Settings | None = None
+
+
+def configure(settings: Settings) -> None:
+    """Set what this process uses; called once, by the AppConfig or by a program that uses no Django."""
+    global _configured
+    _configured = settings
+
+
+def get_settings() -> Settings:
+    """What `configure` was given, else the defaults."""
+    return _configured if _configured is not None else Settings()

@@ -1,0 +1,72 @@
+"""What can go wrong, as a tree of exceptions.
+
+LLMError                        code
+├── ConfigurationError          configuration            a setting, a model or a device that cannot work
+└── RequestError                error                    one request fails, nothing else does
+    ├── InvalidRequest          invalid_request          a field is out of its range
+    ├── ContextLengthExceeded   context_length_exceeded  system prompt and last text alone do not fit
+    ├── Overloaded              overloaded               every place, running and waiting, is taken
+    └── Unavailable             unavailable              the model is loading, or the service is not reachable
+
+A `code` is stable: it travels over the wire and is stored. A message is one sentence for a person, without a
+traceback, a path of this machine or another visitor's text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LLMError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class ConfigurationError(LLMError):
+    """The operator has to change something; the message is one line and says what."""
+
+    code = "configuration"
+
+
+class RequestError(LLMError):
+    """One request cannot be served. `retry_after` is in seconds, None where trying again does not help."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is out of its range; the message names the field and the range."""
+
+    code = "invalid_request"
+
+
+class ContextLengthExceeded(RequestError):
+    """Even without any earlier turn the prompt and the answer it may get do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Overloaded(RequestError):
+    """Refused at once: the queue is full. `queue_size` is how many are waiting."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, queue_size: int = 0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.queue_size = queue_size
+
+
+class Unavailable(RequestError):
+    """Nothing can be generated right now: the model is loading or its process is not reachable."""
+
+    code = "unavailable"
+
+
+REQUEST_ERRORS: dict[str, type[RequestError]] = {
+    error.code: error for error in (RequestError, InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable)
+}
+"""By code: how an error that crossed a process border becomes an exception again."""

@@ -1,0 +1,25 @@
+"""Prompt classes: how a conversation becomes the text a model continues. Imports neither Django nor torch."""
+
+from __future__ import annotations
+
+import importlib
+
+from llm.errors import ConfigurationError
+from llm.prompts.base import ChatContent, ChatPrompt, PromptTTL, RoleType
+from llm.prompts.chat_template import ChatTemplatePrompt
+
+__all__ = ["ChatContent", "ChatPrompt", "ChatTemplatePrompt", "PromptTTL", "RoleType", "load_prompt_class"]
+
+
+def load_prompt_class(path: str) -> type[ChatPrompt]:
+    """The class behind LLM_PROMPT; an empty path is the chat template. Raises ConfigurationError."""
+    if not path:
+        return ChatTemplatePrompt
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"LLM_PROMPT={path}: {error}; give the dotted path of a ChatPrompt class") from error
+    if not (isinstance(found, type) and issubclass(found, ChatPrompt)):
+        raise ConfigurationError(f"LLM_PROMPT={path}: is not a subclass of llm.prompts.ChatPrompt")
+    return found
