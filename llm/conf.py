@@ -41,7 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def fingerprint(self) -> str:
         """Equal for two processes that can share one llm service."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+        same = msgspec.convert(msgspec.to_builtins(self), Settings)  # 20 and 20.0 are one value
+        return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:16]
 
     @property
     def var_path(self) -> Path:

@@ -1,0 +1,111 @@
+"""A backend without a model: a known text at a known rate, for tests, load tests and work on the page.
+
+Every generation counts "1 2 3 ..." up to `LLM_SYNTHETIC_TOKENS`, a number a token, so that a gap or a repeat shows.
+`/echo TEXT` as the visitor's last message answers TEXT, four characters a token; `/fail` ends with an error. All
+generations step together, `LLM_SYNTHETIC_RATE` times a second, as those of the engine do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.events import FinishReason, Usage
+from llm.request import GenerationRequest
+
+CONTEXT_LENGTH = 8192
+
+
+def synthetic_text(tokens: int) -> str:
+    """What a generation of that many tokens says."""
+    return " ".join(str(number) for number in range(1, tokens + 1))
+
+
+class SyntheticJob:
+    """One generation: the pieces still to come."""
+
+    def __init__(self, pieces: list[str], reason: FinishReason, prompt_tokens: int, emit: Emit) -> None:
+        self.cancelled = False
+        self._pieces = pieces
+        self._reason = reason
+        self._prompt_tokens = prompt_tokens
+        self._emit = emit
+        self._next = 0
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def step(self) -> bool:
+        """One token, or the end; False after the end."""
+        if self.cancelled or self._next == len(self._pieces):
+            self.end("cancelled" if self.cancelled else self._reason)
+            return False
+        self._next += 1
+        self._emit(Piece(self._pieces[self._next - 1], 1))
+        return True
+
+    def end(self, reason: FinishReason) -> None:
+        usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._next)
+        failed = reason == "error"
+        self._emit(
+            End(
+                reason=reason,
+                usage=usage,
+                code="error" if failed else None,
+                message="The synthetic backend was asked to fail." if failed else None,
+            )
+        )
+
+
+class SyntheticBackend:
+    """See the module; `tokens` for each answer, `rate` in tokens per second for each generation."""
+
+    def __init__(self, *, tokens: int, rate: float, max_new_tokens: int) -> None:
+        self._tokens = tokens
+        self._period = 1 / rate
+        self._max_new_tokens = max_new_tokens
+        self._jobs: list[SyntheticJob] = []
+        self._stepping: asyncio.Task[None] | None = None
+
+    async def load(self, progress: Progress) -> ModelInfo:
+        return ModelInfo(name="synthetic", context_length=CONTEXT_LENGTH, mode="synthetic, no model")
+
+    def prepare(self, request: GenerationRequest) -> tuple[list[str], FinishReason, int]:
+        text = request.messages[-1].content if request.messages else ""
+        reason: FinishReason = "stop"
+        if text.startswith("/echo "):
+            echo = text.removeprefix("/echo ")
+            pieces = [echo[at : at + 4] for at in range(0, len(echo), 4)]
+        else:
+            pieces = ["1", *(f" {number}" for number in range(2, self._tokens + 1))]
+        if text.strip() == "/fail":
+            pieces, reason = pieces[:3], "error"
+        limit = min(request.params.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
+        if len(pieces) > limit:
+            pieces, reason = pieces[:limit], "length"
+        return pieces, reason, sum(len(message.content.split()) for message in request.messages)
+
+    def start(self, prepared: tuple[list[str], FinishReason, int], emit: Emit) -> SyntheticJob:
+        job = SyntheticJob(*prepared, emit)
+        self._jobs.append(job)
+        if self._stepping is None:
+            self._stepping = asyncio.create_task(self._step())
+        return job
+
+    async def close(self) -> None:
+        if self._stepping is not None:
+            self._stepping.cancel()
+            self._stepping = None
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.end("cancelled")
+
+    async def _step(self) -> None:
+        """Until nothing is left to do; the pace is kept against the clock, not by the length of the sleeps."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while self._jobs:
+            due = max(due + self._period, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._jobs = [job for job in self._jobs if job.step()]
+        self._stepping = None

@@ -1,0 +1,208 @@
+"""The GenerationController as seen from any other process: the same interface, over the llm service's socket.
+
+A ServiceClient finds or starts the service, keeps the link alive, and ends what ran over a link that broke: those
+streams get their `Finished`. It belongs to one event loop; `get_controller()` gives that loop's client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import weakref
+from collections.abc import Callable
+
+import msgspec
+
+from llm import launch, wire
+from llm.conf import Settings, get_settings
+from llm.errors import REQUEST_ERRORS, ConfigurationError, LLMError, Overloaded, RequestError, Unavailable
+from llm.events import Finished, Stats, Status
+from llm.link import Link
+from llm.request import GenerationRequest
+from llm.stream import EventStream
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""How long an admission may take before the visitor is told that the model is not reachable."""
+BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds before the service is looked for, and started, again."""
+
+
+class ServiceTicket:
+    """A place at the service. It belongs to the link it was given over, and is lost with it."""
+
+    def __init__(self, link: Link, number: int) -> None:
+        self._link = link
+        self._number = number
+        self._cancelled = False
+
+    def run(self, request: GenerationRequest) -> EventStream:
+        stream = EventStream(self.cancel)
+        if self._cancelled:
+            stream.push(Finished(reason="cancelled"))
+            return stream
+        self._link.run(self._number, request, stream.push)
+        return stream
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._link.send(wire.Cancel(self._number))
+
+
+class ServiceClient:
+    """See the module. Nothing is connected before `connect()` or the first `admit()`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._numbers = itertools.count(1)
+        self._link: asyncio.Future[Link] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[Status], None]] = []
+        self._status = Status(state="loading")
+        self.model = ""
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
+
+    def connect(self) -> None:
+        """Begin to find or start the service, and keep at it; `status` tells how it goes. Idempotent."""
+        if self._keeper is None:
+            self._link = asyncio.get_running_loop().create_future()
+            self._keeper = asyncio.create_task(self._keep())
+
+    async def admit(self, visitor: str) -> ServiceTicket:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                link = await self._linked()
+                number = next(self._numbers)
+                try:
+                    answer = await link.ask(wire.Admit(number, visitor))
+                except BaseException:
+                    link.send(wire.Cancel(number))  # nobody waits for that place any more
+                    raise
+        except TimeoutError:
+            raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
+        if isinstance(answer, wire.Refused):
+            raise _error(answer)
+        return ServiceTicket(link, number)
+
+    async def stats(self) -> Stats:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                link = await self._linked()
+                answer = await link.ask(wire.GetStats(next(self._numbers)))
+        except TimeoutError:
+            raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
+        if not isinstance(answer, wire.StatsReply):
+            raise Unavailable("The model's process does not answer.")
+        return answer.stats
+
+    async def aclose(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        self._set_status(Status(state="down"))
+
+    async def _linked(self) -> Link:
+        self.connect()
+        if self._status.state == "failed":
+            raise Unavailable("The model cannot be loaded; the operator has to look at the log.")
+        assert self._link is not None  # noqa: S101 connect() made it
+        return await asyncio.shield(self._link)
+
+    async def _keep(self) -> None:
+        """Connect, serve the link until it breaks, connect again; ends only when that is hopeless."""
+        failures = 0
+        while True:
+            try:
+                await self._serve_one_link()
+                failures = 0
+            except ConfigurationError as error:
+                self._set_status(Status(state="failed", message=str(error)))
+                self._give_up()
+                return
+            except (LLMError, OSError, msgspec.DecodeError) as error:
+                log.warning("the llm service is not reachable: %s", error)
+                self._set_status(Status(state="down", message=str(error)))
+            await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+            failures += 1
+
+    def _give_up(self) -> None:
+        """Nobody needs to wait for a link any more."""
+        if self._link is not None and not self._link.done():
+            self._link.set_exception(Unavailable("The model cannot be loaded; the operator has to look at the log."))
+            self._link.exception()  # seen: there may be nobody waiting
+
+    async def _serve_one_link(self) -> None:
+        link, process = await self._open()
+        assert self._link is not None  # noqa: S101 connect() made it
+        self._link.set_result(link)
+        try:
+            async for frame in link.frames():
+                if isinstance(frame, wire.StatusChanged):
+                    self.model = frame.model
+                    self._set_status(frame.status)
+        finally:
+            self._link = asyncio.get_running_loop().create_future()
+            link.close()
+        code = await process.exit_code(within=1) if process is not None else None
+        if self._status.state == "failed" or code == os.EX_CONFIG:
+            raise ConfigurationError(self._status.message or "the llm service ended because of its settings")
+        self._set_status(Status(state="down", message="The model's process ended."))
+
+    async def _open(self) -> tuple[Link, launch.ServiceProcess | None]:
+        """A link to a service with our settings; one with others is replaced if nobody uses it."""
+        for _ in range(10):
+            (reader, writer), process = await launch.connect_or_start(self._settings)
+            link = Link(reader, writer)
+            hello = await link.hello()
+            if hello is None:  # it was ending
+                continue
+            if hello.protocol == wire.PROTOCOL and hello.fingerprint == self._settings.fingerprint:
+                self.model = hello.model
+                self._set_status(hello.status)
+                return link, process
+            link.close() if hello.others else await link.retire()
+            if hello.others:
+                raise ConfigurationError(
+                    f"an llm service with other settings (pid {hello.pid}) is in use for {self._settings.var}; "
+                    "stop the processes that use it or set another CHATSTREAM_VAR"
+                )
+        raise Unavailable("The model's process ends as soon as it starts.")
+
+    def _set_status(self, status: Status) -> None:
+        if status == self._status:
+            return
+        self._status = status
+        for callback in tuple(self._callbacks):
+            callback(status)
+
+
+def _error(refused: wire.Refused) -> RequestError:
+    if refused.code == Overloaded.code:
+        return Overloaded(refused.message, retry_after=refused.retry_after, queue_size=refused.queue_size)
+    return REQUEST_ERRORS.get(refused.code, RequestError)(refused.message, retry_after=refused.retry_after)
+
+
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ServiceClient] = weakref.WeakKeyDictionary()
+
+
+def get_controller() -> ServiceClient:
+    """The client of the running loop, made on first use with the settings of this process."""
+    loop = asyncio.get_running_loop()
+    for ended in [other for other in _clients if other.is_closed()]:
+        del _clients[ended]
+    if loop not in _clients:
+        _clients[loop] = ServiceClient(get_settings())
+    return _clients[loop]

@@ -1,0 +1,184 @@
+"""Load control: how many generate at once, how many may wait, who is next.
+
+The GenerationController owns the two numbers the original named: `num_of_concurrent_executions` running places and
+`max_queue_size` places in the queue. Both are exact. Admission looks at places only and decides at once, before any
+templating or tokenising. It knows one backend and no sockets; `llm.service` puts it behind one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from llm.backends.base import Backend
+from llm.errors import ConfigurationError, Overloaded, Unavailable
+from llm.eta import ServiceTime, expected_waits
+from llm.events import Stats, Status
+from llm.generation import Clock, Generation, Place
+
+TELL_EVERY = 0.25
+"""Seconds between two announcements of places: a queue that moves fast is not worth a frame for each step."""
+
+RETRY_UNKNOWN = 5.0
+"""Seconds after which to try again while no service time was measured yet."""
+
+
+class GenerationController:
+    """Belongs to the event loop it is made in; check and reserve happen without an await in between."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        num_of_concurrent_executions: int,
+        max_queue_size: int,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._backend = backend
+        self._max_running = num_of_concurrent_executions
+        self._max_queued = max_queue_size
+        self._clock = clock
+        self._running: set[Generation] = set()
+        self._waiting: deque[Generation] = deque()
+        self._service_time = ServiceTime()
+        self._totals: Counter[str] = Counter()
+        self._finished: Counter[str] = Counter()
+        self._status = Status(state="loading")
+        self._callbacks: list[Callable[[Status], None]] = []
+        self._telling: asyncio.TimerHandle | None = None
+        self._told_at = -TELL_EVERY
+        self._mode = ""
+        self.model = ""
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
+
+    async def load(self) -> None:
+        """Load the model; until it is there nobody is admitted. Raises ConfigurationError."""
+        loop = asyncio.get_running_loop()
+
+        def progress(message: str, fraction: float | None) -> None:
+            status = Status(state="loading", progress=fraction, message=message)
+            loop.call_soon_threadsafe(self._report, status)
+
+        try:
+            info = await self._backend.load(progress)
+        except ConfigurationError as error:
+            self._set_status(Status(state="failed", message=str(error)))
+            raise
+        self.model, self._mode = info.name, info.mode
+        self._set_status(Status(state="ready"))
+
+    async def admit(self, visitor: str) -> Generation:
+        if self._status.state != "ready":
+            raise Unavailable("The model is not ready yet.", retry_after=RETRY_UNKNOWN)
+        place = self._free_place()
+        if place is None:
+            self._totals["refused"] += 1
+            waiting = len(self._waiting)
+            raise Overloaded(
+                f"All {self._max_running} places are taken and {waiting} are waiting.",
+                retry_after=self._waits(1)[0] or RETRY_UNKNOWN,
+                queue_size=waiting,
+            )
+        generation = Generation(self._backend, visitor, place, self._give_back, self._clock)
+        self._totals["accepted"] += 1
+        if place is Place.RUNNING:
+            self._running.add(generation)
+        else:
+            self._waiting.append(generation)
+            self._announce()
+        return generation
+
+    async def stats(self) -> Stats:
+        return Stats(
+            state=self._status.state,
+            model=self.model,
+            mode=self._mode,
+            processing=len(self._running),
+            waiting=len(self._waiting),
+            max_processing=self._max_running,
+            max_waiting=self._max_queued,
+            accepted=self._totals["accepted"],
+            refused=self._totals["refused"],
+            finished=dict(self._finished),
+            prompt_tokens=self._totals["prompt_tokens"],
+            completion_tokens=self._totals["completion_tokens"],
+        )
+
+    async def aclose(self) -> None:
+        self._set_status(Status(state="down"))
+        generations = [*self._waiting, *self._running]
+        for generation in generations:
+            generation.cancel()
+        await asyncio.gather(*(generation.task for generation in generations if generation.task is not None))
+        if self._telling is not None:
+            self._telling.cancel()
+        await self._backend.close()
+
+    def _free_place(self) -> Place | None:
+        if len(self._running) < self._max_running:
+            return Place.RUNNING
+        return Place.WAITING if len(self._waiting) < self._max_queued else None
+
+    def _give_back(self, generation: Generation) -> None:
+        """Free what `generation` holds; idempotent, so that cancel and the end may both come."""
+        place, generation.place = generation.place, Place.NONE
+        if place is Place.NONE:
+            return
+        if place is Place.WAITING:
+            self._waiting.remove(generation)
+        else:
+            self._running.remove(generation)
+            if generation.started_at is not None:
+                self._service_time.record(self._clock() - generation.started_at)
+            self._start_next()
+        self._count(generation)
+        self._announce()
+
+    def _start_next(self) -> None:
+        while self._waiting and len(self._running) < self._max_running:
+            generation = self._waiting.popleft()
+            self._running.add(generation)
+            generation.give_place()
+
+    def _count(self, generation: Generation) -> None:
+        self._finished[generation.outcome or "cancelled"] += 1
+        self._totals["prompt_tokens"] += generation.usage.prompt_tokens
+        self._totals["completion_tokens"] += generation.usage.completion_tokens
+
+    def _waits(self, waiting: int) -> list[float | None]:
+        mean = self._service_time.mean
+        if mean is None:
+            return [None] * waiting
+        now = self._clock()
+        held = [0.0 if g.started_at is None else now - g.started_at for g in self._running]
+        return [*expected_waits(held, mean, waiting)]
+
+    def _announce(self) -> None:
+        if self._telling is None:
+            loop = asyncio.get_running_loop()
+            self._telling = loop.call_at(max(loop.time(), self._told_at + TELL_EVERY), self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._told_at = asyncio.get_running_loop().time()
+        size = len(self._waiting)
+        for position, (generation, wait) in enumerate(zip(self._waiting, self._waits(size), strict=True), start=1):
+            generation.tell_place(position, size, wait)
+
+    def _report(self, status: Status) -> None:
+        if self._status.state == "loading":  # a late report of the loading thread must not undo what came after
+            self._set_status(status)
+
+    def _set_status(self, status: Status) -> None:
+        self._status = status
+        for callback in tuple(self._callbacks):
+            callback(status)

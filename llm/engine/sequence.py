@@ -1,0 +1,66 @@
+"""One request on its way through the engine, as token ids. Knows no text and no tensors of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+from llm.engine.kvcache import Segment, Slot
+from llm.engine.sampler import RowSampling
+from llm.sampling import SamplingParams
+
+
+class Sequence:
+    """Prompt and answer so far; in prefill until the whole prompt is computed, then in decode."""
+
+    def __init__(
+        self,
+        prompt: SequenceOf[int],
+        params: SamplingParams,
+        *,
+        max_new_tokens: int,
+        stop_tokens: frozenset[int] = frozenset(),
+    ) -> None:
+        self.prompt = list(prompt)
+        self.max_new_tokens = max_new_tokens
+        self.stop_tokens = stop_tokens
+        self.sampling = RowSampling(params, self.prompt, max_new_tokens)
+        self.generated: list[int] = []
+        self.slot: Slot | None = None
+
+    @property
+    def seat(self) -> Slot:
+        if self.slot is None:
+            raise ValueError("this sequence is not in the engine")
+        return self.slot
+
+    @property
+    def segment(self) -> Segment:
+        """Where its prompt is computed into."""
+        if self.seat.segment is None:
+            raise ValueError("this sequence is in decode")
+        return self.seat.segment
+
+    @property
+    def in_decode(self) -> bool:
+        return self.seat.pool is not None
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose keys and values are stored: the position of the next one."""
+        return self.seat.length
+
+    @property
+    def remaining(self) -> int:
+        """Prompt tokens still to be computed."""
+        return max(0, len(self.prompt) - self.computed)
+
+    @property
+    def last_token(self) -> int:
+        return self.generated[-1]
+
+    def advance(self, tokens: int) -> None:
+        self.seat.length += tokens
+
+    def append(self, token: int) -> None:
+        self.generated.append(token)
+        self.sampling.saw(token)

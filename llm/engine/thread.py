@@ -1,0 +1,188 @@
+"""The engine's thread: requests go in, text comes out, one batch a step.
+
+The thread alone touches the engine and the text streams. Callers belong to one asyncio loop: they hand in a
+`Generation`, and its `on_update` is called on that loop, at most once a step, and once with a `finish`, on whatever
+path it ends. Without work the thread blocks. Knows no prompts and no queue of waiting requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from llm.engine.core import Engine, Result
+from llm.engine.sequence import Sequence
+from llm.events import FinishReason
+from llm.text import TextStream
+
+logger = logging.getLogger(__name__)
+
+INTERNAL_ERROR = "The model could not go on with this answer."
+
+
+class Update(NamedTuple):
+    """Further text (perhaps none) of so many tokens; with `finish` it is the last one."""
+
+    text: str
+    tokens: int
+    finish: FinishReason | None = None
+    message: str | None = None
+
+
+class Generation:
+    """One sequence, its text, and who is told of it."""
+
+    def __init__(self, sequence: Sequence, text: TextStream, on_update: Callable[[Update], None]) -> None:
+        self.sequence = sequence
+        self.text = text
+        self.on_update = on_update
+
+
+class _Start(NamedTuple):
+    generation: Generation
+
+
+class _Cancel(NamedTuple):
+    generation: Generation
+
+
+class _Stop(NamedTuple):
+    pass
+
+
+class EngineThread:
+    """Runs from the start; `stop` ends what runs as interrupted and joins the thread."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._commands: queue.SimpleQueue[_Start | _Cancel | _Stop] = queue.SimpleQueue()
+        self._running: dict[Sequence, Generation] = {}
+        self._updates: list[tuple[Generation, Update]] = []
+        self._closed = False
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="llm-engine", daemon=True)
+        self._thread.start()
+
+    def start(self, generation: Generation) -> None:
+        """From the next step on. Once the thread has ended, the generation ends as interrupted."""
+        with self._closing:
+            if not self._closed:
+                self._commands.put(_Start(generation))
+                return
+        self._loop.call_soon(generation.on_update, Update("", 0, "interrupted"))
+
+    def cancel(self, generation: Generation) -> None:
+        """Before the next step. Idempotent, also after the end."""
+        self._commands.put(_Cancel(generation))
+
+    def stop(self) -> None:
+        """Blocks for at most a step. Idempotent."""
+        self._commands.put(_Stop())
+        self._thread.join()
+
+    # What follows runs in the thread
+
+    def _run(self) -> None:
+        finish: FinishReason = "error"
+        try:
+            with torch.inference_mode():
+                while self._obey():
+                    self._step()
+                    self._deliver()
+            finish = "interrupted"
+        except Exception:
+            if not self._loop.is_closed():  # else nobody is left to be told, and that is all
+                logger.exception("The engine's thread ends")
+        finally:
+            self._close(finish)
+
+    def _obey(self) -> bool:
+        """Carry out what was asked, waiting for it while there is nothing to compute. False: stop."""
+        while not self._engine.busy or not self._commands.empty():
+            if self._commands.empty():
+                self._deliver()
+            match self._commands.get():
+                case _Start(generation):
+                    self._begin(generation)
+                case _Cancel(generation):
+                    self._end(generation, "cancelled")
+                case _Stop():
+                    return False
+        return True
+
+    def _begin(self, generation: Generation) -> None:
+        self._running[generation.sequence] = generation
+        try:
+            self._engine.add(generation.sequence)
+        except Exception:
+            logger.exception("A generation could not start")
+            self._end(generation, "error", INTERNAL_ERROR)
+
+    def _step(self) -> None:
+        try:
+            results = self._engine.step()
+        except Exception:  # the step is lost for all of them, the thread is not
+            logger.exception("A step of the engine failed")
+            self._engine.clear()
+            for generation in list(self._running.values()):
+                self._end(generation, "error", INTERNAL_ERROR)
+            return
+        for result in results:
+            self._take(self._running[result.sequence], result)
+
+    def _take(self, generation: Generation, result: Result) -> None:
+        text, tokens = "", 0
+        if result.token is not None:
+            try:
+                text, tokens = generation.text.push(result.token), 1
+            except Exception:
+                logger.exception("A token could not be decoded")
+                self._end(generation, "error", INTERNAL_ERROR)
+                return
+        finish = "stop" if generation.text.stopped else result.finish
+        if finish is None:
+            self._updates.append((generation, Update(text, tokens)))
+        else:
+            self._end(generation, finish, result.message, text, tokens)
+
+    def _end(
+        self, generation: Generation, finish: FinishReason, message: str | None = None, text: str = "", tokens: int = 0
+    ) -> None:
+        """The one end of a generation: memory is free, held back text goes out."""
+        if self._running.pop(generation.sequence, None) is None:
+            return
+        self._engine.remove(generation.sequence)
+        self._updates.append((generation, Update(text + generation.text.end(), tokens, finish, message)))
+
+    def _deliver(self) -> None:
+        if self._updates:
+            updates, self._updates = self._updates, []
+            self._loop.call_soon_threadsafe(_tell, updates)
+
+    def _close(self, finish: FinishReason) -> None:
+        with self._closing:
+            self._closed = True
+        while not self._commands.empty():
+            command = self._commands.get()
+            if isinstance(command, _Start):
+                self._running[command.generation.sequence] = command.generation
+        for generation in list(self._running.values()):
+            self._end(generation, finish, INTERNAL_ERROR if finish == "error" else None)
+        self._engine.clear()
+        if not self._loop.is_closed():
+            self._deliver()
+
+
+def _tell(updates: list[tuple[Generation, Update]]) -> None:
+    for generation, update in updates:
+        try:
+            generation.on_update(update)
+        except Exception:
+            logger.exception("Whoever follows a generation failed to take its text")

@@ -1,0 +1,169 @@
+"""One request from its ticket to its end: the states it goes through and the events it tells.
+
+Knows the backend it runs on and the clock; who gets a place, and when, is the controller's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from llm.backends.base import Backend, End, Job, Piece
+from llm.errors import RequestError
+from llm.events import Delta, Event, Finished, Queued, Started, Timings, Usage
+from llm.request import GenerationRequest
+from llm.stream import EventStream
+
+log = logging.getLogger(__name__)
+
+Push = Callable[[Event], None]
+Clock = Callable[[], float]
+
+RUN_WITHIN = 10.0
+"""Seconds a ticket is kept for somebody who has not run it."""
+
+
+class Place(enum.Enum):
+    """What a request holds."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    NONE = "none"
+
+
+class Generation:
+    """The controller's ticket. `give_back` is called whenever it ends, and gives its place to the next.
+
+    Its task is the only one who ends it: Finished is pushed exactly once, after the place is free again, and the
+    place is free only when the backend has left the sequence.
+    """
+
+    def __init__(
+        self, backend: Backend, visitor: str, place: Place, give_back: Callable[[Generation], None], clock: Clock
+    ) -> None:
+        self.visitor = visitor
+        self.place = place
+        self.usage = Usage()
+        self.outcome: str | None = None
+        self.started_at: float | None = None
+        self._backend = backend
+        self._give_back = give_back
+        self._clock = clock
+        self._arrived_at = clock()
+        self._first_text_at: float | None = None
+        self._first_token_at: float | None = None
+        self._last_token_at: float | None = None
+        self._push: Push | None = None
+        self._job: Job | None = None
+        loop = asyncio.get_running_loop()
+        self._placed: asyncio.Future[None] = loop.create_future()
+        self._cancelled: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[End] = loop.create_future()
+        self._last_place: tuple[int, int] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._expiry = loop.call_later(RUN_WITHIN, self.cancel)
+        if place is Place.RUNNING:
+            self._placed.set_result(None)
+
+    def run(self, request: GenerationRequest) -> EventStream:
+        stream = EventStream(self.cancel)
+        self.run_into(request, stream.push)
+        return stream
+
+    def run_into(self, request: GenerationRequest, push: Push) -> None:
+        """As `run`, but every event is handed to `push`, on the loop."""
+        if self._push is not None:
+            raise RuntimeError("a ticket is run once")
+        self._expiry.cancel()
+        self._push = push
+        self.task = asyncio.create_task(self._run(request, push))
+
+    def cancel(self) -> None:
+        if self._cancelled.done():
+            return
+        self._cancelled.set_result(None)
+        self._expiry.cancel()
+        if self._job is not None:
+            self._job.cancel()
+        elif self._push is None or self.place is Place.WAITING:
+            self._give_back(self)
+
+    # Called by the controller
+
+    def give_place(self) -> None:
+        self.place = Place.RUNNING
+        if not self._placed.done():
+            self._placed.set_result(None)
+
+    def tell_place(self, position: int, size: int, eta: float | None) -> None:
+        """Tell the waiting visitor where he stands, if that has changed."""
+        if self._push is None or self._cancelled.done() or self._last_place == (position, size):
+            return
+        self._last_place = (position, size)
+        self._push(Queued(position=position, size=size, eta=eta))
+
+    # Its own task
+
+    async def _run(self, request: GenerationRequest, push: Push) -> None:
+        end = End(reason="interrupted", usage=Usage())  # what holds if this task itself is cancelled
+        try:
+            end = await self._until_end(request, push)
+        except RequestError as error:
+            end = End(reason="error", usage=Usage(), code=error.code, message=error.message)
+        except Exception:
+            log.exception("a generation failed")
+            end = End(reason="error", usage=Usage(), code="error", message="The model failed on this request.")
+        finally:
+            self.usage, self.outcome = end.usage, end.reason
+            self._give_back(self)
+            push(
+                Finished(
+                    reason=end.reason, usage=end.usage, timings=self._timings(), code=end.code, message=end.message
+                )
+            )
+
+    async def _until_end(self, request: GenerationRequest, push: Push) -> End:
+        request.params.validated()
+        prepared: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self._backend.prepare, request))
+        if not await self._unless_cancelled(prepared) or not await self._unless_cancelled(self._placed):
+            prepared.add_done_callback(_forget)
+            return End(reason="cancelled", usage=Usage())
+        self.started_at = self._clock()
+        push(Started(queue_time=self.started_at - self._arrived_at))
+        self._job = self._backend.start(prepared.result(), self._receive)
+        return await self._ended
+
+    async def _unless_cancelled(self, awaited: asyncio.Future[Any]) -> bool:
+        await asyncio.wait({awaited, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        return not self._cancelled.done()
+
+    def _receive(self, event: Piece | End) -> None:
+        if isinstance(event, End):
+            if not self._ended.done():
+                self._ended.set_result(event)
+            return
+        now = self._clock()
+        if event.tokens:
+            self._first_token_at = self._first_token_at or now
+            self._last_token_at = now
+        if event.text and self._push is not None:
+            self._first_text_at = self._first_text_at or now
+            self._push(Delta(event.text))
+
+    def _timings(self) -> Timings:
+        queue_time = (self.started_at if self.started_at is not None else self._clock()) - self._arrived_at
+        ttft = None if self._first_text_at is None else self._first_text_at - self._arrived_at
+        decode_time = rate = None
+        if self._first_token_at is not None and self._last_token_at is not None and self.usage.completion_tokens > 1:
+            decode_time = self._last_token_at - self._first_token_at
+            rate = (self.usage.completion_tokens - 1) / decode_time if decode_time > 0 else None
+        return Timings(queue_time=queue_time, ttft=ttft, decode_time=decode_time, tokens_per_second=rate)
+
+
+def _forget(prepared: asyncio.Future[Any]) -> None:
+    """Look at what came of a preparation nobody waits for, so that asyncio does not complain about its error."""
+    if not prepared.cancelled():
+        prepared.exception()

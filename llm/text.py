@@ -1,0 +1,148 @@
+"""Tokens of one answer, as they come, to text that can be shown.
+
+Three stages, each holding back as little as it may: tokens become characters (never half of one), stop strings end the
+answer (wherever the token borders lie), and a prompt class's replacements are applied. What comes out does not depend
+on how the text was cut into tokens. Knows no engine and no threads; a `TextStream` belongs to one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+INCOMPLETE = "\ufffd"
+"""What a decoder puts in the place of bytes that are no character, or not yet."""
+
+
+class TextStream:
+    """`push` each token; `stopped` says that a stop string was met; `end` gives what was still held back."""
+
+    def __init__(
+        self, tokenizer: Any, stop: Sequence[str] = (), replacements: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._decode = token_decoder(tokenizer)
+        self._stop = StopStrings(stop)
+        self._replacers = [Replacer(old, new) for old, new in replacements if old]
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.met
+
+    def push(self, token: int) -> str:
+        """The text that is certain now, often that of the token, possibly empty."""
+        text = self._replace(self._stop.push(self._decode(token).replace("\0", "")))
+        return text + self._flush() if self.stopped else text
+
+    def end(self) -> str:
+        """The held back text, once no token follows. An incomplete character is dropped."""
+        if self.stopped:
+            return ""
+        return self._replace(self._stop.flush()) + self._flush()
+
+    def _replace(self, text: str) -> str:
+        for replacer in self._replacers:
+            text = replacer.push(text)
+        return text
+
+    def _flush(self) -> str:
+        text = ""
+        for replacer in self._replacers:
+            text = replacer.push(text) + replacer.flush()
+        return text
+
+
+class StopStrings:
+    """Passes text on up to the first stop string, holding back only what may be the beginning of one."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(dict.fromkeys(string for string in strings if string))
+        self._held = ""
+        self.met = False
+
+    def push(self, text: str) -> str:
+        if self.met:
+            return ""
+        self._held += text
+        found = [(at + len(s), at) for s in self._strings if (at := self._held.find(s)) >= 0]
+        if found:  # the one that is complete first, so that the result does not depend on token borders
+            self.met = True
+            _, at = min(found)
+            text, self._held = self._held[:at], ""
+            return text
+        return self._release(held_back(self._held, self._strings))
+
+    def flush(self) -> str:
+        return self._release(0)
+
+    def _release(self, keep: int) -> str:
+        border = len(self._held) - keep
+        text, self._held = self._held[:border], self._held[border:]
+        return text
+
+
+class Replacer:
+    """`str.replace` over a text that arrives in pieces."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        *complete, rest = (self._held + text).split(self._old)
+        border = len(rest) - held_back(rest, (self._old,))
+        self._held = rest[border:]
+        return self._new.join([*complete, rest[:border]])
+
+    def flush(self) -> str:
+        text, self._held = self._held, ""
+        return text
+
+
+def held_back(text: str, strings: Sequence[str]) -> int:
+    """How many characters at the end of `text` begin one of `strings` without completing it."""
+    longest = max(map(len, strings), default=0) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        tail = text[-length:]
+        if any(len(string) > length and string.startswith(tail) for string in strings):
+            return length
+    return 0
+
+
+def token_decoder(tokenizer: Any) -> Callable[[int], str]:
+    """A function from the next token to the characters it completes. Special tokens have no text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return IncrementalDecoder(tokenizer) if backend is None else _fast_decoder(backend)
+
+
+def _fast_decoder(backend: Any) -> Callable[[int], str]:
+    from tokenizers.decoders import DecodeStream
+
+    stream = DecodeStream(skip_special_tokens=True)
+    return lambda token: stream.step(backend, token) or ""
+
+
+class IncrementalDecoder:
+    """For tokenizers without a `tokenizers` backend: decodes the last tokens again with each new one.
+
+    Tokens before `_start` are settled. Those up to `_end` were shown, and are decoded again as the context of what
+    follows: a decoder may write the same token differently at the beginning of a text.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._end = 0
+
+    def __call__(self, token: int) -> str:
+        self._tokens.append(token)
+        shown = self._text(self._tokens[: self._end])
+        text = self._text(self._tokens)
+        if len(text) <= len(shown) or text.endswith(INCOMPLETE):
+            return ""
+        self._tokens = self._tokens[self._end :]
+        self._end = len(self._tokens)
+        return text[len(shown) :]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
