@@ -17,9 +17,7 @@ INCOMPLETE = "\ufffd"
 class TextStream:
     """`push` each token; `stopped` says that a stop string was met; `end` gives what was still held back."""
 
-    def __init__(
-        self, tokenizer: Any, stop: Sequence[str] = (), replacements: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), replacements: Sequence[tuple[str, str]] = ()) -> None:
         self._decode = token_decoder(tokenizer)
         self._stop = StopStrings(stop)
         self._replacers = [Replacer(old, new) for old, new in replacements if old]

@@ -8,7 +8,8 @@ token ids, no text; no threads: whoever calls decides when. A sequence is in the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence as SequenceOf
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from typing import Literal, NamedTuple
 
 from torch import Tensor

@@ -1,50 +1,176 @@
 """Is a model computed right by packed batching? Asked once, at load, without any list of names.
 
 Some architectures ignore the attention function they are given, keep state elsewhere, or decide by the mask what a
-token sees: they would run and be silently wrong. Each check refuses with one line that says why.
+token sees: they would run and be silently wrong. Each check says in one line why it turns a model away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
-from llm.engine import attention
 from llm.engine.core import Engine
 from llm.engine.kvcache import LayerShape, Layout
 from llm.engine.model import PackedModel
 from llm.engine.sampler import RowSampling
-from llm.engine.sequence import Sequence as Request
-from llm.errors import ConfigurationError
+from llm.engine.sequence import Sequence
 from llm.sampling import SamplingParams
 
-STATELESS_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
-PROBE = (5, 3, 11, 7, 2)
-PROMPTS = (tuple(range(3, 8)), tuple(range(4, 23)))
-DECODE_STEPS = 3
-TOLERANCE = {torch.float32: 1e-3}
-"""Largest error of a logit, in standard deviations of the logits; good is about 1e-5."""
+PROBE_NAME = "packed_probe"
+KNOWN_CACHE_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
+KNOWN_TENSORS = {"position_ids", "s_aux"}
+
+PROMPT_LENGTHS = (5, 19)
+DECODED = 3
+CHUNK_TOKENS = 8
+
+TOLERANCE = 1e-3
+"""Largest error of a logit in float32, in standard deviations of all; right models have 1e-5."""
 COARSE_TOLERANCE = 0.5
-"""The same for half precision, whose rounding alone makes 0.05 to 0.3 of it; wrong models are far above 1."""
+"""In half precision, whose rounding alone makes 0.05 to 0.3 of it."""
 
 
 class Unsupported(Exception):
-    """This model cannot be computed by packed batching; the message says why."""
+    """Packed batching would not compute this model right; the message says why."""
 
 
 def packed(model: Any) -> PackedModel:
-    """`model`, ready for the engine. Raises Unsupported."""
-    _check_class(model)
-    _check_cache(model)
-    _check_positions(model.config)
-    layout = probe(model)
-    expected = [reference_logits(model, prompt) for prompt in _teacher_forced()]
-    ready = PackedModel(model, layout)
-    compare(packed_logits(ready), expected)
+    """`model` made ready for the engine. Raises Unsupported."""
+    try:
+        check_class(model)
+        layers = probe(model)
+        model.set_attn_implementation("eager")
+        expected = [own_logits(model, tokens) for tokens in _conversations(model)]
+        ready = PackedModel(model, Layout(layers, model.dtype, model.device))
+        tolerance = TOLERANCE if model.dtype == torch.float32 else COARSE_TOLERANCE
+        compare(packed_logits(ready, _conversations(model)), expected, tolerance)
+    except Unsupported:
+        raise
+    except Exception as error:
+        raise Unsupported(f"it fails when it is tried ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
     return ready
+
+
+def check_class(model: Any) -> None:
+    """What can be known without running it."""
+    if not model._can_set_attn_implementation():
+        raise Unsupported("its attention cannot be replaced")
+    kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
+    if model._is_stateful or not kinds <= KNOWN_CACHE_LAYERS:
+        raise Unsupported("it keeps more than keys and values of earlier tokens")
+
+
+def context_limit(config: Any) -> int | None:
+    """How many tokens a sequence may have. Rotary embeddings that change with the longest sequence of a batch (the
+    types dynamic and longrope) are those of every sequence only up to the original length."""
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    for rope in _rope_parameters(config):
+        if rope.get("rope_type") in ("dynamic", "longrope"):
+            original = rope.get("original_max_position_embeddings")
+            limit = original or getattr(config, "original_max_position_embeddings", None) or limit
+    return limit
+
+
+def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
+    """One for the model, or one for each kind of layer."""
+    found = getattr(config, "rope_parameters", None) or {}
+    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, Mapping)]
+
+
+class _Call(NamedTuple):
+    """One call of the attention function."""
+
+    layer: int
+    shape: LayerShape
+    window: int | None
+    sees: Any  # the mask function: (batch, head, query, key) -> bool
+
+
+def probe(model: Any) -> tuple[LayerShape, ...]:
+    """What each layer keeps of a token, from one forward in which every call of the attention function is looked at."""
+    calls: list[_Call] = []
+
+    def spy(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **keywords: Any) -> tuple[Tensor, None]:
+        tensors = {name for name, found in keywords.items() if isinstance(found, Tensor)}
+        if tensors - KNOWN_TENSORS:
+            raise Unsupported(f"its attention needs {', '.join(sorted(tensors - KNOWN_TENSORS))}")
+        shape = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+        calls.append(_Call(module.layer_idx, shape, keywords.get("sliding_window"), mask))
+        return value.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
+
+    AttentionInterface.register(PROBE_NAME, spy)
+    AttentionMaskInterface.register(PROBE_NAME, lambda **keywords: keywords["mask_function"])
+    model.set_attn_implementation(PROBE_NAME)
+    tokens = torch.arange(PROMPT_LENGTHS[0], device=model.device)[None]
+    with torch.inference_mode():
+        model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+    return _checked(calls)
+
+
+def _checked(calls: SequenceOf[_Call]) -> tuple[LayerShape, ...]:
+    if not calls:
+        raise Unsupported("it does not use the attention function it is given")
+    if sorted(call.layer for call in calls) != list(range(len(calls))):
+        raise Unsupported("its layers do not each attend once")
+    if not all(sees_as_expected(call.sees, call.window) for call in calls):
+        raise Unsupported("its mask is neither causal nor a sliding window")
+    return tuple(call.shape for call in sorted(calls, key=lambda call: call.layer))
+
+
+def sees_as_expected(sees: Any, window: int | None) -> bool:
+    """Whether a mask function says what the engine assumes, also far beyond the length of any trial."""
+    if not callable(sees):
+        return False
+    queries = torch.tensor([0, 7, 100, 1023, 5000, 70_001])[:, None]
+    keys = torch.cat((queries[:, 0], torch.arange(0, 70_002, 977)))[None]
+    zero = torch.zeros((), dtype=torch.long)
+    hidden = (keys > queries) | (keys <= queries - (window or 1 << 40))
+    return torch.equal(torch.as_tensor(sees(zero, zero, queries, keys)).expand_as(hidden), ~hidden)
+
+
+def _conversations(model: Any) -> list[list[int]]:
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    return [[(7 * i + length) % vocabulary for i in range(length + DECODED)] for length in PROMPT_LENGTHS]
+
+
+@torch.inference_mode()
+def own_logits(model: Any, tokens: SequenceOf[int]) -> Tensor:
+    """By the model's own forward: those that follow the prompt and each decoded token."""
+    logits: Tensor = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits
+    return logits[0, -DECODED - 1 :].float()
+
+
+@torch.inference_mode()
+def packed_logits(forward: PackedModel, conversations: SequenceOf[SequenceOf[int]]) -> list[Tensor]:
+    """The same by the engine: both at once, in chunks, the answers given instead of sampled."""
+    sequences = [
+        Sequence(tokens[:-DECODED], SamplingParams(), max_new_tokens=DECODED + 1) for tokens in conversations
+    ]
+    answers = {s.sampling: iter((*tokens[-DECODED:], 0)) for s, tokens in zip(sequences, conversations, strict=True)}
+    seen: dict[RowSampling, list[Tensor]] = {sequence.sampling: [] for sequence in sequences}
+
+    def follow(logits: Tensor, rows: SequenceOf[RowSampling]) -> list[int | None]:
+        if logits.shape != (len(rows), logits.shape[-1]):
+            raise Unsupported("it computes logits of other tokens than it is asked for")
+        for row, row_logits in zip(rows, logits.float(), strict=True):
+            seen[row].append(row_logits)
+        return [next(answers[row]) for row in rows]
+
+    engine = Engine(forward, chunk_tokens=CHUNK_TOKENS, sample=follow)
+    for sequence in sequences:
+        engine.add(sequence)
+    while engine.busy:
+        engine.step()
+    return [torch.stack(seen[sequence.sampling]) for sequence in sequences]
+
+
+def compare(found: SequenceOf[Tensor], expected: SequenceOf[Tensor], tolerance: float) -> None:
+    for mine, own in zip(found, expected, strict=True):
+        error = ((mine - own).abs().max() / own.std()).item()
+        if not error <= tolerance:  # also where it is NaN
+            raise Unsupported(f"its logits differ from those of its own forward (error {error:.2g})")

@@ -1,0 +1,174 @@
+"""From a request to the token ids of its prompt, by the prompt class of LLM_PROMPT.
+
+What does not fit the model's context loses whole turns, the oldest first; the system prompt and the last text always
+stay. Text that spells a control token (`<|im_end|>`) stays text: nobody writes turns into a prompt that are not
+theirs. Knows no engine; called from several threads at once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from llm.conf import Settings
+from llm.errors import ContextLengthExceeded, InvalidRequest, RequestError
+from llm.loading import LoadedModel
+from llm.prompts import ChatPrompt, load_prompt_class
+from llm.prompts.base import Replacements
+from llm.request import ChatMessage, GenerationRequest
+from llm.sampling import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """All that the engine and the text need to know of a request."""
+
+    tokens: list[int]
+    params: SamplingParams
+    max_new_tokens: int
+    stop_tokens: frozenset[int]
+    stop_strings: tuple[str, ...]
+    replacements: Replacements
+
+
+class Renderer:
+    """For one model and its settings."""
+
+    def __init__(self, settings: Settings, loaded: LoadedModel, context_length: int) -> None:
+        self._settings = settings
+        self._prompt_class = load_prompt_class(settings.prompt)
+        self._tokenizer = loaded.tokenizer
+        self._encoder = Encoder(loaded.tokenizer)
+        self._defaults = loaded.sampling
+        self._stop_tokens = loaded.stop_tokens
+        self._context_length = context_length
+
+    def prepare(self, request: GenerationRequest) -> Prepared:
+        if not any(message.role != "system" for message in request.messages):
+            raise InvalidRequest("messages: at least one that is not a system message is needed")
+        params = request.params.validated().over(self._defaults)
+        max_new_tokens = min(params.max_new_tokens or self._settings.max_new_tokens, self._settings.max_new_tokens)
+        try:
+            tokens, prompt = self._fitted(request.messages, max_new_tokens)
+            stop = (*params.stop, *prompt.stop_strings())
+            replacements = prompt.get_replacement_when_output() or ()
+        except RequestError:
+            raise
+        except Exception as error:
+            logger.exception("The prompt could not be made")
+            raise RequestError("The prompt class could not render this conversation.") from error
+        # a special token has no text to be found in the answer: it is a stop by its id
+        special = frozenset(self._encoder.special[string] for string in stop if string in self._encoder.special)
+        strings = tuple(dict.fromkeys(string for string in stop if string not in self._encoder.special))
+        return Prepared(tokens, params, max_new_tokens, self._stop_tokens | special, strings, replacements)
+
+    def _fitted(self, messages: Sequence[ChatMessage], max_new_tokens: int) -> tuple[list[int], ChatPrompt]:
+        """The tokens with as few of the oldest turns dropped as possible."""
+        room = self._context_length - max_new_tokens
+        shorter = without_oldest_turns(messages)
+        rendered: dict[int, tuple[list[int], ChatPrompt]] = {}
+
+        def fits(dropped: int) -> bool:
+            rendered[dropped] = self._render(shorter[dropped])
+            return len(rendered[dropped][0]) <= room
+
+        if fits(0):
+            return rendered[0]
+        dropped = bisect.bisect_left(range(len(shorter)), True, key=fits)
+        if dropped == len(shorter):
+            needed = len(rendered[len(shorter) - 1][0])
+            raise ContextLengthExceeded(
+                f"The prompt has {needed} tokens and the answer may take {max_new_tokens}; "
+                f"the model's context holds {self._context_length}."
+            )
+        return rendered[dropped]
+
+    def _render(self, messages: Sequence[ChatMessage]) -> tuple[list[int], ChatPrompt]:
+        prompt = self._prompt_class()
+        prompt.set_tokenizer(self._tokenizer)
+        prompt.set_system(self._settings.system_prompt)
+        prompt.set_messages(messages)
+        return self._encoder.encode(prompt), prompt
+
+
+def without_oldest_turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
+    """The messages whole, without the oldest turn, without the two oldest, ... down to the last turn.
+
+    A turn is a visitor's text and what answers it.
+    """
+    system = [message for message in messages if message.role == "system"]
+    rest = [message for message in messages if message.role != "system"]
+    starts = [i for i, message in enumerate(rest) if message.role == "user" and i > 0]
+    return [system + rest[start:] for start in (0, *starts)]
+
+
+class Encoder:
+    """Prompts to token ids, one at a time: a tokenizer is not made for several threads."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self.special = {
+            token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._spelled = re.compile("|".join(map(re.escape, self.special))) if self.special else None
+
+    def encode(self, prompt: ChatPrompt) -> list[int]:
+        with self._lock:
+            if self._spelled and any(map(self._spelled.search, texts_of(prompt))):
+                return self._encode_apart(prompt)
+            return self._tokens(prompt.create_prompt(), prompt.add_special_tokens)
+
+    def _encode_apart(self, prompt: ChatPrompt) -> list[int]:
+        """Texts that spell control tokens are encoded on their own, as text.
+
+        The prompt is rendered with marks in their places. Elsewhere this is not done: a tokenizer may join characters
+        across the borders of a text, and the model has learnt them so.
+        """
+        marks = Marks(prompt)
+        tokens: list[int] = []
+        for i, (part, is_text) in enumerate(marks.split(prompt.create_prompt())):
+            if is_text:
+                tokens += self._tokens(part, False, split_special_tokens=True)
+            elif part:
+                tokens += self._tokens(part, prompt.add_special_tokens if i == 0 else False)
+        return tokens
+
+    def _tokens(self, text: str, add_special_tokens: bool | None, **options: Any) -> list[int]:
+        if add_special_tokens is not None:
+            options["add_special_tokens"] = add_special_tokens
+        tokens: list[int] = self._tokenizer(text, **options)["input_ids"]
+        return tokens
+
+
+def texts_of(prompt: ChatPrompt) -> list[str]:
+    """What people wrote: everything in a prompt that is not the prompt class's own."""
+    return [prompt.system, *(content.message for content in prompt.chat_contents if content.message)]
+
+
+class Marks:
+    """Puts a mark in the place of each text of a prompt, and finds the texts again in what it renders."""
+
+    def __init__(self, prompt: ChatPrompt) -> None:
+        self._texts: dict[str, str] = {}
+        prompt.set_system(self._mark(prompt.system))
+        for content in prompt.chat_contents:
+            if content.message:
+                content.set_message(self._mark(content.message))
+
+    def _mark(self, text: str) -> str:
+        if not text:
+            return text
+        mark = f"\ue000{len(self._texts)}\ue001"
+        self._texts[mark] = text
+        return mark
+
+    def split(self, rendered: str) -> list[tuple[str, bool]]:
+        """The parts of a rendered prompt, and whether each is a text that was marked."""
+        parts = re.split("(\ue000\\d+\ue001)", rendered)
+        return [(self._texts.get(part, part), part in self._texts) for part in parts]
