@@ -199,10 +199,11 @@ _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ServiceClient] = 
 
 
 def get_controller() -> ServiceClient:
-    """The client of the running loop, made on first use with the settings of this process."""
+    """The client of the running loop, made and connected on first use with the settings of this process."""
     loop = asyncio.get_running_loop()
     for ended in [other for other in _clients if other.is_closed()]:
         del _clients[ended]
     if loop not in _clients:
         _clients[loop] = ServiceClient(get_settings())
+        _clients[loop].connect()
     return _clients[loop]

@@ -88,7 +88,7 @@ class GenerationController:
                 retry_after=self._waits(1)[0] or RETRY_UNKNOWN,
                 queue_size=waiting,
             )
-        generation = Generation(self._backend, visitor, place, self._give_back, self._clock)
+        generation = Generation(self._backend, visitor, place, self, self._clock)
         self._totals["accepted"] += 1
         if place is Place.RUNNING:
             self._running.add(generation)
@@ -128,8 +128,10 @@ class GenerationController:
             return Place.RUNNING
         return Place.WAITING if len(self._waiting) < self._max_queued else None
 
-    def _give_back(self, generation: Generation) -> None:
-        """Free what `generation` holds; idempotent, so that cancel and the end may both come."""
+    # What a generation calls (llm.generation.Owner)
+
+    def give_back(self, generation: Generation) -> None:
+        """Idempotent, so that a cancel and the end may both come."""
         place, generation.place = generation.place, Place.NONE
         if place is Place.NONE:
             return
@@ -142,6 +144,10 @@ class GenerationController:
             self._start_next()
         self._count(generation)
         self._announce()
+
+    def tell_place(self, generation: Generation) -> None:
+        position = self._waiting.index(generation) + 1
+        generation.tell_place(position, len(self._waiting), self._waits(position)[-1])
 
     def _start_next(self) -> None:
         while self._waiting and len(self._running) < self._max_running:

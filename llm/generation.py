@@ -9,7 +9,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from llm.backends.base import Backend, End, Job, Piece
 from llm.errors import RequestError
@@ -34,23 +34,31 @@ class Place(enum.Enum):
     NONE = "none"
 
 
+class Owner(Protocol):
+    """Who gives out the places."""
+
+    def give_back(self, generation: Generation) -> None:
+        """Free what `generation` holds and give it to the next; idempotent."""
+
+    def tell_place(self, generation: Generation) -> None:
+        """Call `generation.tell_place` with where it stands now."""
+
+
 class Generation:
-    """The controller's ticket. `give_back` is called whenever it ends, and gives its place to the next.
+    """The controller's ticket.
 
     Its task is the only one who ends it: Finished is pushed exactly once, after the place is free again, and the
     place is free only when the backend has left the sequence.
     """
 
-    def __init__(
-        self, backend: Backend, visitor: str, place: Place, give_back: Callable[[Generation], None], clock: Clock
-    ) -> None:
+    def __init__(self, backend: Backend, visitor: str, place: Place, owner: Owner, clock: Clock) -> None:
         self.visitor = visitor
         self.place = place
         self.usage = Usage()
         self.outcome: str | None = None
         self.started_at: float | None = None
         self._backend = backend
-        self._give_back = give_back
+        self._owner = owner
         self._clock = clock
         self._arrived_at = clock()
         self._first_text_at: float | None = None
@@ -80,6 +88,8 @@ class Generation:
         self._expiry.cancel()
         self._push = push
         self.task = asyncio.create_task(self._run(request, push))
+        if self.place is Place.WAITING:
+            self._owner.tell_place(self)
 
     def cancel(self) -> None:
         if self._cancelled.done():
@@ -89,7 +99,7 @@ class Generation:
         if self._job is not None:
             self._job.cancel()
         elif self._push is None or self.place is Place.WAITING:
-            self._give_back(self)
+            self._owner.give_back(self)
 
     # Called by the controller
 
@@ -118,7 +128,7 @@ class Generation:
             end = End(reason="error", usage=Usage(), code="error", message="The model failed on this request.")
         finally:
             self.usage, self.outcome = end.usage, end.reason
-            self._give_back(self)
+            self._owner.give_back(self)
             push(
                 Finished(
                     reason=end.reason, usage=end.usage, timings=self._timings(), code=end.code, message=end.message

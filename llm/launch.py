@@ -64,6 +64,17 @@ async def connect_or_start(settings: Settings) -> tuple[Streams, ServiceProcess 
 
 
 async def _start(settings: Settings) -> ServiceProcess:
+    popen, line = await asyncio.to_thread(_spawn, msgspec.json.encode(settings).decode())
+    process = ServiceProcess(popen)
+    if line == "listening":
+        return process
+    if await process.exit_code(within=5) == os.EX_CONFIG:
+        raise ConfigurationError(line)
+    raise Unavailable("The model's process could not be started; its log says why.")
+
+
+def _spawn(settings: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the service, hand over the settings, wait for the one line it prints."""
     popen = subprocess.Popen(
         [sys.executable, "-m", "llm.service"],
         stdin=subprocess.PIPE,
@@ -72,22 +83,12 @@ async def _start(settings: Settings) -> ServiceProcess:
         start_new_session=True,  # Ctrl-C in a terminal is meant for the web process; the service ends with its clients
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
     )
-    process = ServiceProcess(popen)
-    line = await asyncio.to_thread(_introduce, popen, msgspec.json.encode(settings).decode())
-    if line == "listening":
-        return process
-    if await process.exit_code(within=5) == os.EX_CONFIG:
-        raise ConfigurationError(line)
-    raise Unavailable("The model's process could not be started; its log says why.")
-
-
-def _introduce(popen: subprocess.Popen[str], settings: str) -> str:
-    """Hand over the settings, wait for the one line the service prints."""
-    assert popen.stdin is not None and popen.stdout is not None  # noqa: S101 both are pipes
+    assert popen.stdin is not None  # noqa: S101 it is a pipe
+    assert popen.stdout is not None  # noqa: S101
     with contextlib.suppress(BrokenPipeError), popen.stdin as stdin:
         stdin.write(settings)
     with popen.stdout as stdout:
-        return stdout.readline().strip()
+        return popen, stdout.readline().strip()
 
 
 @contextlib.asynccontextmanager

@@ -50,7 +50,8 @@ class Link:
         """Raises Unavailable when the connection breaks before the answer."""
         if self._writer.is_closing():
             raise Unavailable("The model's process ended.")
-        answer = self._asked[question.id] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[question.id] = answer
         self.send(question)
         return await answer
 

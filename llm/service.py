@@ -138,8 +138,7 @@ class Service:
         server = await asyncio.start_unix_server(self._accept, path)
         path.chmod(0o600)
         inode = path.stat().st_ino
-        print("listening", flush=True)
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads further
+        _tell_starter("listening")
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
         self.controller.on_status(self._tell_status)
@@ -168,7 +167,7 @@ class Service:
         try:
             await self.controller.load()
         except ConfigurationError as error:
-            print(f"llm service: {error}", file=sys.stderr, flush=True)
+            _tell_operator(str(error))
             self.stop(os.EX_CONFIG)
         except Exception:
             log.exception("the model could not be loaded")
@@ -211,6 +210,18 @@ def _unlink_own(path: Path, inode: int) -> None:
             path.unlink()
 
 
+def _tell_starter(line: str) -> None:
+    """The one line `llm.launch` reads; nobody reads further, so what follows goes to the log."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+def _tell_operator(line: str) -> None:
+    sys.stderr.write(f"llm service: {line}\n")
+    sys.stderr.flush()
+
+
 async def _serve(settings: Settings) -> int:
     return await Service(settings).run()
 
@@ -222,8 +233,8 @@ def main() -> None:
         settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
         code = asyncio.run(_serve(settings))
     except (msgspec.DecodeError, ConfigurationError) as error:
-        print(error, flush=True)
-        print(f"llm service: {error}", file=sys.stderr, flush=True)
+        _tell_starter(str(error))
+        _tell_operator(str(error))
         code = os.EX_CONFIG
     logging.shutdown()
     os._exit(code)  # a thread that is still loading a model must not hold the process

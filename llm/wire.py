@@ -111,9 +111,7 @@ def encode(frame: ClientFrame | ServiceFrame) -> bytes:
     return _length.pack(len(body)) + body
 
 
-async def read_frames(
-    reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[Frame]
-) -> AsyncIterator[Frame]:
+async def read_frames(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[Frame]) -> AsyncIterator[Frame]:
     """Frames until the other end is gone, in whatever way. Raises msgspec.DecodeError for what is none."""
     while True:
         try:

@@ -1,0 +1,44 @@
+"""Serve the site with daphne; the model loads at start, not at the first visitor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandParser
+from rich.console import Console
+
+import llm
+from chatsite.server import Server
+from chatsite.startup import Startup
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+
+    def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
+        from chatsite.asgi import application
+
+        console = Console(highlight=False)
+        admins = get_user_model().objects.filter(is_superuser=True, is_active=True).exists()
+
+        async def start(address: str) -> None:
+            controller = llm.get_controller()
+            status = await Startup(controller, console).wait()
+            if status.state == "failed":
+                console.print(f"[red]Cannot start:[/red] {status.message}", soft_wrap=True)
+                server.fail(os.EX_CONFIG)
+                return
+            console.print(f"{controller.model} is ready. Open [bold]{address}[/bold] (Ctrl-C stops)", soft_wrap=True)
+            if not admins:
+                console.print("No account for the admin yet: `make admin` asks for a name and a password.")
+
+        server = Server(application, host=host, port=port, on_start=start)
+        server.run()
+        sys.exit(server.exit_code)

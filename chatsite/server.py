@@ -1,0 +1,54 @@
+"""daphne's server with what this site needs around it: a start that loads the model, and an exit code.
+
+Knows sockets and processes; what is served is `chatsite.asgi`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from daphne.endpoints import build_endpoint_description_strings
+from daphne.server import Server as DaphneServer
+from daphne.server import twisted_loop
+
+MAX_FRAME = 256 * 1024
+"""Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
+
+
+class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
+    """`on_start` is run as a task of the server's loop once the port is bound, with the address as its argument."""
+
+    def __init__(
+        self, application: Any, *, host: str, port: int, on_start: Callable[[str], Awaitable[None]], **options: Any
+    ) -> None:
+        self.exit_code = 0
+        self._host = host
+        self._on_start = on_start
+        self._start: asyncio.Task[None] | None = None
+        super().__init__(
+            application,
+            endpoints=build_endpoint_description_strings(host=host, port=port),
+            websocket_max_message_size=MAX_FRAME,
+            websocket_max_frame_size=MAX_FRAME,
+            server_name="chatstream",
+            **options,
+        )
+
+    def listen_success(self, port: Any) -> None:
+        super().listen_success(port)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._start = twisted_loop.create_task(self._run_start(f"http://{host}:{port.getHost().port}"))
+
+    def listen_error(self, failure: Any) -> None:
+        print(f"Cannot listen on {self._host}: {failure.getErrorMessage()}")  # noqa: T201 the operator's terminal
+        self.fail(1)
+
+    def fail(self, exit_code: int) -> None:
+        """Stop with this exit code."""
+        self.exit_code = exit_code
+        self.stop()
+
+    async def _run_start(self, address: str) -> None:
+        await self._on_start(address)

@@ -1,0 +1,25 @@
+"""The Django side of the package: its settings come from `django.conf.settings`, its checks are registered."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+
+from llm import conf
+from llm.errors import ConfigurationError
+
+
+class LLMConfig(AppConfig):
+    name = "llm"
+    verbose_name = "Language model"
+
+    def ready(self) -> None:
+        from llm.checks import check_settings
+
+        checks.register(check_settings, "llm")
+        values = {name: getattr(settings, name) for name in conf.FIELDS if hasattr(settings, name)}
+        try:
+            conf.configure(conf.from_mapping(values))
+        except ConfigurationError:
+            return  # llm.E001 says it in one line; raising here would be a traceback

@@ -1,0 +1,58 @@
+"""A backend that does what a test tells it: nothing is generated before the test says so."""
+
+from __future__ import annotations
+
+from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.errors import ConfigurationError, RequestError
+from llm.events import FinishReason, Usage
+from llm.request import ChatMessage, GenerationRequest
+
+
+class ScriptedJob:
+    def __init__(self, prompt: str, emit: Emit) -> None:
+        self.prompt = prompt
+        self.cancels = 0
+        self._emit = emit
+
+    def cancel(self) -> None:
+        self.cancels += 1
+
+    def say(self, text: str) -> None:
+        self._emit(Piece(text, 1))
+
+    def end(self, reason: FinishReason = "stop", completion_tokens: int = 1) -> None:
+        self._emit(End(reason=reason, usage=Usage(prompt_tokens=3, completion_tokens=completion_tokens)))
+
+
+class ScriptedBackend:
+    """`jobs` are the generations that were started, in order; a prompt "too long" or "broken" fails."""
+
+    def __init__(self, load_error: str | None = None) -> None:
+        self.jobs: list[ScriptedJob] = []
+        self.closed = False
+        self._load_error = load_error
+
+    async def load(self, progress: Progress) -> ModelInfo:
+        if self._load_error is not None:
+            raise ConfigurationError(self._load_error)
+        return ModelInfo(name="scripted", context_length=100, mode="scripted")
+
+    def prepare(self, request: GenerationRequest) -> str:
+        prompt = request.messages[-1].content
+        if prompt == "too long":
+            raise RequestError("The prompt is too long.")
+        return prompt
+
+    def start(self, prepared: str, emit: Emit) -> ScriptedJob:
+        if prepared == "broken":
+            raise ZeroDivisionError
+        job = ScriptedJob(prepared, emit)
+        self.jobs.append(job)
+        return job
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def request(text: str = "hello") -> GenerationRequest:
+    return GenerationRequest(messages=(ChatMessage("user", text),))

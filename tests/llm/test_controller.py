@@ -1,0 +1,254 @@
+"""Admission, queue, places and ends, on a backend that the test drives step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+import llm.generation
+from llm.controller import GenerationController
+from llm.errors import ConfigurationError, Overloaded, Unavailable
+from llm.events import Delta, Event, Finished, Queued, Started, Timings
+from llm.generation import Generation
+from llm.sampling import SamplingParams
+from llm.stream import EventStream
+from tests.llm.scripted import ScriptedBackend, request
+
+E = TypeVar("E", bound=Event)
+Make = Callable[..., Awaitable[GenerationController]]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def backend() -> ScriptedBackend:
+    return ScriptedBackend()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def make(backend: ScriptedBackend, clock: Clock) -> AsyncIterator[Make]:
+    made: list[GenerationController] = []
+
+    async def make_controller(running: int = 2, queued: int = 2) -> GenerationController:
+        controller = GenerationController(
+            backend, num_of_concurrent_executions=running, max_queue_size=queued, clock=clock
+        )
+        made.append(controller)
+        await controller.load()
+        return controller
+
+    yield make_controller
+    for controller in made:
+        for job in backend.jobs:
+            job.end("cancelled")
+        await controller.aclose()
+
+
+async def until(stream: EventStream, kind: type[E]) -> E:
+    """The next event of that kind; others before it are dropped."""
+    async for event in stream:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"the stream ended without {kind.__name__}")
+
+
+async def numbers(controller: GenerationController) -> tuple[int, int]:
+    stats = await controller.stats()
+    return stats.processing, stats.waiting
+
+
+@pytest.mark.parametrize(("running", "queued"), [(2, 5), (1, 0), (1, 1), (3, 2)])
+async def test_admit_burst_accepts_exactly_running_plus_queued(make: Make, running: int, queued: int) -> None:
+    controller = await make(running, queued)
+    answers = await asyncio.gather(*(controller.admit("ada") for _ in range(20)), return_exceptions=True)
+    accepted = [answer for answer in answers if isinstance(answer, Generation)]
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+    assert len(accepted) == running + queued
+    assert len(refused) == 20 - running - queued
+    assert await numbers(controller) == (running, queued)
+    assert refused[0].queue_size == queued
+    assert refused[0].retry_after is not None
+
+
+async def test_admit_before_the_model_is_ready_is_unavailable(backend: ScriptedBackend) -> None:
+    controller = GenerationController(backend, num_of_concurrent_executions=1, max_queue_size=1)
+    with pytest.raises(Unavailable):
+        await controller.admit("ada")
+
+
+async def test_load_failure_is_told_and_raised() -> None:
+    controller = GenerationController(
+        ScriptedBackend("LLM_MODEL=x: no such model"), num_of_concurrent_executions=1, max_queue_size=1
+    )
+    told = []
+    controller.on_status(told.append)
+    with pytest.raises(ConfigurationError):
+        await controller.load()
+    assert [(status.state, status.message) for status in told] == [("failed", "LLM_MODEL=x: no such model")]
+
+
+async def test_run_streams_text_and_ends_once(make: Make, backend: ScriptedBackend, clock: Clock) -> None:
+    controller = await make()
+    ticket = await controller.admit("ada")
+    stream = ticket.run(request())
+    clock.now = 1.0
+    assert await until(stream, Started) == Started(queue_time=1.0)
+    clock.now = 1.5
+    backend.jobs[0].say("Hel")
+    clock.now = 2.5
+    backend.jobs[0].say("lo")
+    backend.jobs[0].end(completion_tokens=2)
+    events = [event async for event in stream]
+    assert events[:2] == [Delta("Hel"), Delta("lo")]
+    (end,) = events[2:]
+    assert end.reason == "stop"
+    assert end.usage.completion_tokens == 2
+    assert (end.timings.queue_time, end.timings.ttft, end.timings.decode_time) == (1.0, 1.5, 1.0)
+    assert end.timings.tokens_per_second == 1.0
+    stats = await controller.stats()
+    assert (stats.finished, stats.prompt_tokens, stats.completion_tokens) == ({"stop": 1}, 3, 2)
+
+
+async def test_waiting_hears_its_place_and_every_change(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 3)
+    running = (await controller.admit("ada")).run(request("first"))
+    await until(running, Started)
+    tickets = [await controller.admit("bob") for _ in range(3)]
+    streams = [ticket.run(request(str(number))) for number, ticket in enumerate(tickets)]
+    heard = [await until(stream, Queued) for stream in streams]
+    assert [(event.position, event.size) for event in heard] == [(1, 3), (2, 3), (3, 3)]
+    tickets[1].cancel()
+    assert await until(streams[2], Queued) == Queued(position=2, size=2, eta=None)
+    backend.jobs[0].end()
+    await until(streams[0], Started)
+    assert await until(streams[2], Queued) == Queued(position=1, size=1, eta=0.0)
+
+
+async def test_queue_is_served_in_order(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 5)
+    streams = [(await controller.admit("ada")).run(request(str(number))) for number in range(5)]
+    for number, stream in enumerate(streams):
+        await until(stream, Started)
+        assert [job.prompt for job in backend.jobs] == [str(started) for started in range(number + 1)]
+        backend.jobs[-1].end()
+
+
+async def test_cancel_running_keeps_the_place_until_the_backend_has_left(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 1)
+    ticket = await controller.admit("ada")
+    stream = ticket.run(request())
+    await until(stream, Started)
+    ticket.cancel()
+    ticket.cancel()
+    assert backend.jobs[0].cancels == 1
+    assert await numbers(controller) == (1, 0)
+    backend.jobs[0].say("late")
+    backend.jobs[0].end("cancelled")
+    assert [type(event) for event in [event async for event in stream]] == [Delta, Finished]
+    assert await numbers(controller) == (0, 0)
+
+
+async def test_cancel_queued_frees_its_place_at_once_and_touches_nobody(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 1)
+    running = (await controller.admit("ada")).run(request())
+    await until(running, Started)
+    queued = await controller.admit("bob")
+    stream = queued.run(request())
+    await until(stream, Queued)
+    queued.cancel()
+    assert await numbers(controller) == (1, 0)
+    await controller.admit("eve")
+    assert await until(stream, Finished) == Finished(reason="cancelled", timings=Timings(queue_time=0.0))
+    assert backend.jobs[0].cancels == 0
+
+
+async def test_cancel_before_run_gives_the_place_back(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 0)
+    ticket = await controller.admit("ada")
+    ticket.cancel()
+    assert await numbers(controller) == (0, 0)
+    assert (await until(ticket.run(request()), Finished)).reason == "cancelled"
+    assert backend.jobs == []
+    assert await numbers(controller) == (0, 0)
+
+
+async def test_ticket_that_is_not_run_is_lost(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.generation, "RUN_WITHIN", 0.01)
+    controller = await make(1, 1)
+    await controller.admit("ada")
+    waiting = (await controller.admit("bob")).run(request())
+    assert isinstance(await until(waiting, Started), Started)
+
+
+async def test_leaving_the_stream_cancels(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make()
+    ticket = await controller.admit("ada")
+    async with ticket.run(request()) as events:
+        await until(events, Started)
+    assert backend.jobs[0].cancels == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("too long", "The prompt is too long."), ("broken", "The model failed on this request.")]
+)
+async def test_failing_request_fails_alone(make: Make, backend: ScriptedBackend, text: str, message: str) -> None:
+    controller = await make(2, 0)
+    other = (await controller.admit("bob")).run(request())
+    await until(other, Started)
+    end = await until((await controller.admit("ada")).run(request(text)), Finished)
+    assert (end.reason, end.code, end.message) == ("error", "error", message)
+    assert await numbers(controller) == (1, 0)
+    backend.jobs[0].end()
+    assert (await until(other, Finished)).reason == "stop"
+
+
+async def test_parameter_out_of_range_ends_with_its_name(make: Make) -> None:
+    controller = await make()
+    bad = request()
+    bad = type(bad)(messages=bad.messages, params=SamplingParams(temperature=-1.0))
+    end = await until((await controller.admit("ada")).run(bad), Finished)
+    assert end.code == "invalid_request"
+    assert end.message is not None
+    assert "temperature" in end.message
+
+
+async def test_expected_wait_follows_measured_service_times(make: Make, backend: ScriptedBackend, clock: Clock) -> None:
+    controller = await make(1, 2)
+    first = (await controller.admit("ada")).run(request())
+    await until(first, Started)
+    clock.now = 10.0
+    backend.jobs[0].end()
+    await until(first, Finished)
+    second = (await controller.admit("ada")).run(request())
+    await until(second, Started)
+    clock.now = 14.0
+    third = (await controller.admit("ada")).run(request())
+    assert await until(third, Queued) == Queued(position=1, size=1, eta=6.0)
+
+
+async def test_aclose_ends_what_runs_and_waits(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 1)
+    running = (await controller.admit("ada")).run(request())
+    waiting = (await controller.admit("bob")).run(request())
+    await until(running, Started)
+    closing = asyncio.create_task(controller.aclose())
+    assert (await until(waiting, Finished)).reason == "cancelled"
+    assert not closing.done()
+    backend.jobs[0].end("cancelled")
+    await closing
+    assert backend.closed
+    with pytest.raises(Unavailable):
+        await controller.admit("ada")

@@ -1,0 +1,241 @@
+"""The llm service as a real process on the synthetic backend, and its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llm import wire
+from llm.address import LONGEST, socket_path
+from llm.backends.synthetic import synthetic_text
+from llm.client import ServiceClient
+from llm.conf import Settings
+from llm.errors import Overloaded, Unavailable
+from llm.events import Delta, Event, Finished, Started, Status
+from llm.launch import connect
+from tests.llm.scripted import request
+
+NewClient = Callable[..., ServiceClient]
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[NewClient]:
+    """Makes clients of a service of this test's own; both end with the test."""
+    made: list[ServiceClient] = []
+    settings: list[Settings] = []
+
+    def make(**values: object) -> ServiceClient:
+        values = {"backend": "synthetic", "synthetic_rate": 200.0, "var": str(tmp_path), **values}
+        settings.append(Settings(**values))  # type: ignore[arg-type]
+        made.append(ServiceClient(settings[-1]))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+    for one in settings:
+        await end_service(one)
+
+
+async def end_service(settings: Settings) -> None:
+    """Do not wait out its last five seconds."""
+    if (streams := await connect(settings)) is not None:
+        reader, writer = streams
+        writer.write(wire.encode(wire.Retire()))
+        await reader.read()
+        writer.close()
+
+
+async def becomes(client: ServiceClient, state: str) -> Status:
+    changed = asyncio.Event()
+    stop = client.on_status(lambda status: changed.set())
+    client.connect()
+    async with asyncio.timeout(20):
+        while client.status.state != state:
+            changed.clear()
+            await changed.wait()
+    stop()
+    return client.status
+
+
+async def hello(settings: Settings) -> wire.Hello:
+    streams = await connect(settings)
+    assert streams is not None
+    reader, writer = streams
+    frame = await anext(wire.read_frames(reader, wire.service_frames))
+    writer.close()
+    assert isinstance(frame, wire.Hello)
+    return frame
+
+
+async def answer(client: ServiceClient, text: str = "hello") -> list[Event]:
+    async with (await client.admit("ada")).run(request(text)) as events:
+        return [event async for event in events]
+
+
+async def test_answer_arrives_whole_through_the_socket(client: NewClient) -> None:
+    one = client(synthetic_tokens=40)
+    await becomes(one, "ready")
+    events = await answer(one)
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == synthetic_text(40)
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].usage.completion_tokens == 40
+    stats = await one.stats()
+    assert (stats.processing, stats.accepted, stats.finished) == (0, 1, {"stop": 1})
+
+
+async def test_limits_hold_over_all_clients(client: NewClient) -> None:
+    limits = {"num_of_concurrent_executions": 1, "max_queue_size": 1}
+    one, two = client(**limits), client(**limits)
+    await becomes(one, "ready")
+    await becomes(two, "ready")
+    first, second = await one.admit("ada"), await two.admit("bob")
+    with pytest.raises(Overloaded) as refused:
+        await one.admit("eve")
+    assert refused.value.queue_size == 1
+    first.cancel()
+    second.cancel()
+
+
+async def test_cancel_and_leaving_free_the_place(client: NewClient) -> None:
+    one = client(num_of_concurrent_executions=1, max_queue_size=1, synthetic_tokens=100_000, max_new_tokens=100_000)
+    await becomes(one, "ready")
+    async with (await one.admit("ada")).run(request()) as events:
+        await anext(events)
+    ticket = await one.admit("ada")
+    stream = ticket.run(request())
+    while not isinstance(await anext(stream), Started):
+        pass
+    ticket.cancel()
+    assert [event async for event in stream][-1].reason == "cancelled"
+
+
+async def test_client_that_dies_gives_its_places_back(client: NewClient) -> None:
+    limits = {"num_of_concurrent_executions": 1, "max_queue_size": 1, "synthetic_tokens": 500, "synthetic_rate": 20.0}
+    one, two = client(**limits), client(**limits)
+    await becomes(one, "ready")
+    await becomes(two, "ready")
+    held = (await one.admit("ada")).run(request())
+    assert isinstance(await anext(held), Started)
+    waiting = (await two.admit("bob")).run(request())
+    await one.aclose()
+    kinds = [type(await anext(waiting)).__name__ for _ in range(2)]
+    assert kinds == ["Queued", "Started"]
+    events = [event async for event in held]
+    assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
+
+
+async def test_service_that_is_killed_ends_its_streams_and_is_started_again(client: NewClient) -> None:
+    one = client(synthetic_tokens=500, synthetic_rate=20.0)
+    await becomes(one, "ready")
+    pid = (await hello(one._settings)).pid
+    stream = (await one.admit("ada")).run(request())
+    await anext(stream)
+    os.kill(pid, signal.SIGKILL)
+    events = [event async for event in stream]
+    assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
+    await becomes(one, "down")
+    await becomes(one, "ready")
+    assert (await hello(one._settings)).pid != pid
+
+
+async def test_processes_that_start_at_once_share_one_service(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from llm.client import ServiceClient\n"
+        "from llm.conf import Settings\n"
+        "async def main():\n"
+        "    client = ServiceClient(Settings(backend='synthetic', var=sys.argv[1]))\n"
+        "    (await client.admit('ada')).cancel()\n"
+        "    print('in', flush=True)\n"
+        "    await asyncio.to_thread(sys.stdin.read)\n"
+        "    await client.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    programs = [
+        subprocess.Popen(  # noqa: ASYNC220 they start at once, which is the point
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    settings = Settings(backend="synthetic", var=str(tmp_path))
+    try:
+        for program_ in programs:
+            assert program_.stdout is not None
+            assert await asyncio.to_thread(program_.stdout.readline) == "in\n"
+        assert (await hello(settings)).others == 3
+    finally:
+        for program_ in programs:
+            program_.communicate()
+        await end_service(settings)
+
+
+async def test_service_with_other_settings_is_replaced_when_nobody_uses_it(client: NewClient) -> None:
+    one, two = client(max_queue_size=1), client(max_queue_size=2)
+    await becomes(one, "ready")
+    status = await becomes(two, "failed")
+    assert status.message is not None
+    assert "other settings" in status.message
+    with pytest.raises(Unavailable):
+        await two.admit("ada")
+    await one.aclose()
+    three = client(max_queue_size=2)
+    await becomes(three, "ready")
+    assert (await three.stats()).max_waiting == 2
+
+
+async def test_service_ends_after_its_last_client_left(client: NewClient) -> None:
+    one = client()
+    await becomes(one, "ready")
+    process = psutil.Process((await hello(one._settings)).pid)
+    await one.aclose()
+    await asyncio.to_thread(process.wait, 15)
+    assert not socket_path(one._settings).exists()
+
+
+async def test_settings_that_cannot_work_are_told_and_not_tried_again(client: NewClient, tmp_path: Path) -> None:
+    one = client(backend="local", model=str(tmp_path / "nothing.gguf"))
+    status = await becomes(one, "failed")
+    assert status.message is not None
+    assert "nothing.gguf" in status.message
+    assert "\n" not in status.message
+    assert one._keeper is not None
+    await one._keeper
+
+
+async def test_long_var_path_gets_a_short_socket(client: NewClient, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90) / ("e" * 90)
+    deep.mkdir(parents=True)
+    one = client(var=str(deep))
+    assert len(os.fsencode(socket_path(one._settings))) <= LONGEST
+    await becomes(one, "ready")
+
+
+async def test_what_is_no_frame_harms_nobody_else(client: NewClient) -> None:
+    one = client()
+    await becomes(one, "ready")
+    streams = await connect(one._settings)
+    assert streams is not None
+    reader, writer = streams
+    writer.write(b"\x00\x00\x00\x05garbage")
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
+    assert (await answer(one, "/echo fine"))[-1].reason == "stop"
+
+
+async def test_socket_is_for_its_owner_only(client: NewClient) -> None:
+    one = client()
+    await becomes(one, "ready")
+    assert socket_path(one._settings).stat().st_mode & 0o077 == 0

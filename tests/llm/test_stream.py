@@ -1,0 +1,34 @@
+"""The stream between a producer and one reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm.events import Delta, Finished, Queued
+from llm.stream import EventStream
+
+
+async def test_unread_place_is_replaced_by_the_newer_one() -> None:
+    stream = EventStream(lambda: None)
+    for position in (3, 2, 1):
+        stream.push(Queued(position=position, size=3))
+    stream.push(Delta("a"))
+    stream.push(Finished(reason="stop"))
+    assert [event async for event in stream] == [Queued(position=1, size=3), Delta("a"), Finished(reason="stop")]
+
+
+async def test_reader_waits_for_what_is_pushed_later() -> None:
+    stream = EventStream(lambda: None)
+    reading = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    stream.push(Delta("late"))
+    assert await reading == Delta("late")
+
+
+async def test_leaving_cancels_only_before_the_end() -> None:
+    cancelled = []
+    for ended in (False, True):
+        async with EventStream(lambda ended=ended: cancelled.append(ended)) as stream:  # type: ignore[misc]
+            stream.push(Finished(reason="stop") if ended else Delta("a"))
+            await anext(stream)
+    assert cancelled == [False]
