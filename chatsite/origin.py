@@ -1,0 +1,67 @@
+"""Which pages may open a WebSocket: a browser sends cookies along with any page's socket, so the page is checked.
+
+Knows nothing of visitors or of the chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from chat.conf import get_settings
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+FORBIDDEN = 4403
+
+
+class OriginCheck:
+    """Lets a socket through if its page comes from this site or from one of `CHAT_ORIGINS`.
+
+    A refused socket is accepted and closed with a code, because a browser tells its page nothing about a refused
+    handshake, and the page could not tell the operator what to set.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if allowed(scope["headers"]):
+            await self.app(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": FORBIDDEN})
+
+
+def allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """True for an origin of this site: its host and port are those of `Host`, which must be one of ours."""
+    values = {name.lower(): value.decode("latin-1") for name, value in headers}
+    origin, host = values.get(b"origin", ""), values.get(b"host", "")
+    if origin in get_settings().origins:
+        return True
+    domain, _ = split_domain_port(host)
+    # Without this, a name of the attacker's own that resolves to this machine would be its own origin and host.
+    if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
+        return False
+    forwarded = values.get(b"x-forwarded-proto", "") if settings.BEHIND_PROXY else ""
+    return same_site(origin, scheme=forwarded or "http", host=host)
+
+
+def same_site(origin: str, *, scheme: str, host: str) -> bool:
+    """`scheme://host` and `origin` mean the same server, written with its default port or without."""
+    parts = urlsplit(origin)
+    return parts.scheme == scheme and _with_port(parts.netloc, scheme) == _with_port(host, scheme)
+
+
+def _with_port(host: str, scheme: str) -> tuple[str, str]:
+    domain, port = split_domain_port(host)
+    return domain, port or DEFAULT_PORTS.get(scheme, "")

@@ -1,0 +1,171 @@
+"""The site's settings: every value comes from the environment, and every one has a default that works.
+
+The types and defaults of `LLM_*` live in `llm.conf`, those of `CHAT_*` in `chat.conf`; here they are passed on as the
+environment has them, and the system checks say what is wrong with them.
+"""
+
+import os
+from pathlib import Path
+
+from environs import Env
+
+from chat.conf import FIELDS as CHAT_FIELDS
+from chat.conf import from_mapping as chat_settings
+from chatsite.secret import secret_key
+from llm.conf import FIELDS as LLM_FIELDS
+
+env = Env()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+vars().update({name: os.environ[name] for name in (*LLM_FIELDS, *CHAT_FIELDS) if name in os.environ})
+
+CHATSTREAM_VAR = env.path("CHATSTREAM_VAR", default=BASE_DIR / "var").absolute()
+CHATSTREAM_VAR.mkdir(parents=True, exist_ok=True)
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key(CHATSTREAM_VAR / "secret_key")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
+
+INSTALLED_APPS = [
+    "daphne",  # before staticfiles: it brings the runserver that speaks WebSocket
+    "chatsite",
+    "chat",
+    "llm",
+    "servestatic",
+    "csp",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "chatsite.apps.StaticFiles",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "chatsite.urls"
+ASGI_APPLICATION = "chatsite.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": CHATSTREAM_VAR / "db.sqlite3",
+        "OPTIONS": {
+            "timeout": 20,
+            # A transaction that reads and then writes fails at once if another one wrote between; this one waits.
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
+        },
+        # A file, because the writer and the readers are threads: an in-memory database would lock them out.
+        "TEST": {"NAME": CHATSTREAM_VAR / "test.sqlite3"},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Static files. `collectstatic` gives them hashed names, compressed and cached for ever; without it they are served
+# from where they lie, under their own names (chatsite.storage).
+STATIC_URL = "/static/"
+STATIC_ROOT = CHATSTREAM_VAR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
+NODE_MODULES = BASE_DIR / "chat" / "node_modules"
+STATICFILES_DIRS = [
+    (f"vendor/{package}", NODE_MODULES / package)
+    for package in ("streaming-markdown",)
+    if (NODE_MODULES / package).is_dir()
+]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "chatsite.storage.HashedStaticFiles"},
+}
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
+
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_AGE = chat_settings(vars(), strict=False).session_days * 24 * 60 * 60
+SESSION_COOKIE_SAMESITE = "Lax"
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if BEHIND_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
+
+_OWN = ["'self'"]
+_NONE = ["'none'"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": _NONE,
+        "base-uri": _NONE,
+        "object-src": _NONE,
+        "frame-ancestors": _NONE,
+        "script-src": _OWN,
+        "style-src": _OWN,
+        "img-src": _OWN,
+        "font-src": _OWN,
+        "connect-src": _OWN,
+        "form-action": _OWN,
+        "manifest-src": _OWN,
+    }
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {
+        # A 503 is an answer (the model is loading), and the one who asks repeats it every second.
+        "not_503": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: getattr(record, "status_code", None) != 503,
+        }
+    },
+    "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["not_503"]}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        name: {"level": "INFO", "handlers": ["console"], "propagate": False}
+        for name in ("django", "chatsite", "chat", "llm")
+    },
+}
