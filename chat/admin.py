@@ -1,0 +1,83 @@
+"""Conversations for the operator: found, read, deleted; never written."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+
+from chat.models import Conversation, Generation, Message
+
+
+class ReadOnly:
+    """What was said is shown as it was, or deleted."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MessageInline(ReadOnly, admin.TabularInline):
+    model = Message
+    fields = ("created", "role", "text")
+    ordering = ("created",)
+    can_delete = False
+    verbose_name_plural = "messages"
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("title", "visitor", "message_count", "updated", "created")
+    list_filter = ("updated", "generations__state", ("visitor__user", admin.EmptyFieldListFilter))
+    search_fields = ("title", "messages__text", "visitor__user__username")
+    date_hierarchy = "updated"
+    ordering = ("-updated",)
+    list_select_related = ("visitor__user",)
+    fields = ("title", "visitor", "created", "updated")
+    inlines: ClassVar = [MessageInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
+        return super().get_queryset(request).annotate(message_count=Count("messages", distinct=True))
+
+    @admin.display(description="messages", ordering="message_count")
+    def message_count(self, conversation: Any) -> int:
+        return int(conversation.message_count)
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("beginning", "role", "conversation", "created")
+    list_filter = ("role", "created")
+    search_fields = ("text", "conversation__title")
+    date_hierarchy = "created"
+    ordering = ("-created",)
+    list_select_related = ("conversation",)
+    fields = ("conversation", "role", "created", "text")
+
+    @admin.display(description="text")
+    def beginning(self, message: Message) -> str:
+        return message.text if len(message.text) <= 100 else message.text[:99] + "…"
+
+
+@admin.register(Generation)
+class GenerationAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = (
+        "created",
+        "state",
+        "conversation",
+        "prompt_tokens",
+        "completion_tokens",
+        "queue_time",
+        "ttft",
+        "tokens_per_second",
+    )
+    list_filter = ("state", "created")
+    search_fields = ("conversation__title", "error", "code")
+    date_hierarchy = "created"
+    ordering = ("-created",)
+    list_select_related = ("conversation",)
+    exclude = ("answer", "visitor")

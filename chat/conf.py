@@ -1,0 +1,72 @@
+"""The settings of the chat: names, types, defaults and ranges, in one place.
+
+A setting `CHAT_SESSION_DAYS` is the field `session_days`. Knows nothing of the environment; `chatsite.settings` puts
+values into Django's settings as strings, and they are converted here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One value each; the comments say what the README's table says at length."""
+
+    message_max_chars: Annotated[int, Meta(ge=1, le=50_000)] = 16_000  # of one message of a visitor
+    watches_per_socket: Positive = 8  # answers that one socket follows at once
+    origins: tuple[str, ...] = ()  # further origins whose pages may open a socket, comma-separated
+    session_days: Annotated[int, Meta(ge=1, le=3_650)] = 365  # without a visit, until the browser is forgotten
+
+
+FIELDS: dict[str, str] = {f"CHAT_{field.upper()}": field for field in Settings.__struct_fields__}
+
+
+def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> Settings:
+    """Settings from a mapping of setting names; other names in it are not looked at.
+
+    Raises ImproperlyConfigured, one line, naming the setting that is wrong; with `strict=False` such a setting takes
+    its default, for those who cannot wait until the system checks have reported it.
+    """
+    found: dict[str, Any] = {}
+    for name, field in FIELDS.items():
+        if name not in values:
+            continue
+        try:
+            found[field] = _value(field, values[name])
+        except msgspec.ValidationError as error:
+            if strict:
+                raise ImproperlyConfigured(f"{name}={values[name]}: {_in_words(error)}") from error
+    return Settings(**found)
+
+
+def _value(field: str, value: Any) -> Any:
+    if field == "origins" and isinstance(value, str):
+        value = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+    return getattr(msgspec.convert({field: value}, Settings, strict=False), field)
+
+
+def _in_words(error: Exception) -> str:
+    what = str(error).partition(" - at ")[0]
+    return what[:1].lower() + what[1:].replace("`", "")
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """What Django's settings say."""
+    return from_mapping({name: getattr(django_settings, name) for name in FIELDS if hasattr(django_settings, name)})
+
+
+@setting_changed.connect
+def _forget(*, setting: str, **_: object) -> None:
+    if setting in FIELDS:
+        get_settings.cache_clear()

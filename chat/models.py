@@ -1,0 +1,119 @@
+"""The tables of the chat: who, which conversation, what was said, and how each answer came about.
+
+Rows are written by `chat.history` and `chat.visitors` alone. Keys that leave the server are random, and whoever knows
+one still has to own the row.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+TITLE_LENGTH = 60
+
+
+class Visitor(models.Model):
+    """Whose conversations these are: a browser, or an account and all its browsers."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="visitor"
+    )
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return str(self.user) if self.user is not None else f"visitor {str(self.id)[:8]}"
+
+
+class Conversation(models.Model):
+    """A tree of messages, of which one branch is shown."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="conversations")
+    title = models.CharField(max_length=TITLE_LENGTH)
+    shown = models.ForeignKey(
+        "Message",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        verbose_name="end of what is shown",
+    )
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(help_text="When its last message was accepted.")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["visitor", "-updated"], name="conversations_of_visitor")]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Message(models.Model):
+    """What was said. A question follows an answer or starts the conversation, an answer follows its question."""
+
+    class Role(models.TextChoices):
+        USER = "user", "Visitor"
+        ASSISTANT = "assistant", "Model"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="children")
+    role = models.CharField(max_length=9, choices=Role.choices)
+    text = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.get_role_display()}: {self.text[:TITLE_LENGTH]}"
+
+
+class Generation(models.Model):
+    """One run of the model that writes an answer: its state while it lives, its outcome after."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Running"
+        STOP = "stop", "Complete"
+        LENGTH = "length", "Cut at the limit"
+        CANCELLED = "cancelled", "Stopped by the visitor"
+        TIMEOUT = "timeout", "Timed out"
+        ERROR = "error", "Failed"
+        INTERRUPTED = "interrupted", "Interrupted"
+
+    LIVE: ClassVar = (State.QUEUED, State.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="generations")
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="generations")
+    answer = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="generations")
+    frame = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 NULL keeps out of the UNIQUE key
+    owner = models.UUIDField(editable=False)  # the process that runs it
+    state = models.CharField(max_length=11, choices=State.choices, default=State.QUEUED)
+    code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+    ended = models.DateTimeField(null=True, blank=True)
+    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_tokens = models.PositiveIntegerField(null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    queue_time = models.FloatField(null=True, blank=True, help_text="Seconds in the queue.")
+    ttft = models.FloatField("time to first text", null=True, blank=True, help_text="Seconds since the message came.")
+    decode_time = models.FloatField(null=True, blank=True, help_text="Seconds from the first token to the last.")
+    tokens_per_second = models.FloatField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["visitor", "frame"], name="frame_runs_once"),
+            models.UniqueConstraint(
+                fields=["conversation"],
+                condition=Q(state__in=["queued", "running"]),
+                name="one_live_generation_per_conversation",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_state_display()} ({str(self.id)[:8]})"

@@ -1,0 +1,260 @@
+"""The wire of `/ws/chat/`: every frame, typed. The only place that names the keys of its JSON.
+
+Text frames of JSON, at most 64 KiB of UTF-8 each way, told apart by `type`. A client chooses an `id` for each frame,
+1 to 64 characters, and gets exactly one reply that carries it: `message.accepted`, `ok`, `pong` or `error`. A
+`message.*` frame whose `id` this visitor has used before is not carried out again, but answered with what it led to.
+Unknown fields are refused, not ignored: what they ask for would silently not happen.
+
+After accepting a socket the server sends `hello` and `status`. Whoever sends a message watches its answer;
+`conversation.open` watches one that is running: what was missed comes as `generation.snapshot`, or, with the
+`next_seq` of what is already there, as the missing deltas. `seq` counts from 0, +1 each, the same for every watcher,
+so a gap shows. Every watched generation ends with exactly one `generation.finished`.
+
+The server closes with 4401 (no session: load the page again), 4403 (origin not allowed).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from llm.events import FinishReason, State, Timings, Usage
+from llm.sampling import SamplingParams
+
+VERSION = 1
+MAX_FRAME_BYTES = 64 * 1024
+NO_SESSION = 4401
+
+ERRORS: dict[str, str] = {
+    "bad_frame": "This is not a frame of this protocol.",
+    "too_large": "This is too large to send.",
+    "no_session": "Your session has ended. Load the page again.",
+    "not_found": "There is no such conversation.",
+    "bad_parent": "A question can only follow an answer.",
+    "turn_in_progress": "The answer before is still being written.",
+    "overloaded": "Everyone is busy right now. Please try again in a moment.",
+    "unavailable": "The model is not available right now.",
+    "invalid_request": "A parameter is out of its range.",
+    "context_length_exceeded": "This is more text than the model can take in.",
+    "interrupted": "The server stopped while this answer was being written.",
+    "error": "Something went wrong.",
+}
+"""Every code an `error` or `generation.finished` can carry, with the sentence used where nothing closer is known."""
+
+
+# What the client sends
+
+
+class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """Its `id` comes back in the reply."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class MessageSend(ClientFrame, frozen=True, kw_only=True, tag="message.send"):
+    """Ask. No conversation: a new one. No parent: after what is shown; null: a new root; an id: below that answer."""
+
+    text: str
+    conversation: UUID | None = None
+    parent: UUID | None | UnsetType = UNSET
+    params: SamplingParams = SamplingParams()
+
+
+class MessageRegenerate(ClientFrame, frozen=True, kw_only=True, tag="message.regenerate"):
+    """A further answer beside the answer `message`."""
+
+    message: UUID
+    params: SamplingParams = SamplingParams()
+
+
+class GenerationStop(ClientFrame, frozen=True, kw_only=True, tag="generation.stop"):
+    """End it, queued or running; the text so far stays."""
+
+    generation: UUID
+
+
+class ConversationOpen(ClientFrame, frozen=True, kw_only=True, tag="conversation.open"):
+    """Watch a generation of it, or the one that runs; `next_seq` is the first delta that is missing."""
+
+    conversation: UUID
+    generation: UUID | None = None
+    next_seq: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
+    """Is anyone there?"""
+
+
+AnyClientFrame = MessageSend | MessageRegenerate | GenerationStop | ConversationOpen | Ping
+
+
+# What the server sends
+
+
+class ServerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Fields that may be missing are UNSET; a null says something."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client should respect before it sends."""
+
+    frame_bytes: int
+    message_chars: int
+    watches: int
+
+
+class Hello(ServerFrame, frozen=True, kw_only=True, tag="hello"):
+    """First of all. `model` is empty until it is known."""
+
+    protocol: int = VERSION
+    model: str
+    limits: Limits
+
+
+class StatusChanged(ServerFrame, frozen=True, kw_only=True, tag="status"):
+    """How the model is: after `hello` and on every change. `progress` runs from 0 to 1."""
+
+    state: State
+    model: str
+    progress: float | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class Ok(ServerFrame, frozen=True, kw_only=True, tag="ok"):
+    """Done, or begun."""
+
+    id: str
+
+
+class Pong(ServerFrame, frozen=True, kw_only=True, tag="pong"):
+    """Yes."""
+
+    id: str
+
+
+class MessageAccepted(ServerFrame, frozen=True, kw_only=True, tag="message.accepted"):
+    """Stored, and it will be answered: `message` is the question, `answer` the answer to it."""
+
+    id: str
+    conversation: UUID
+    message: UUID
+    answer: UUID
+    generation: UUID
+
+
+class GenerationQueued(ServerFrame, frozen=True, kw_only=True, tag="generation.queued"):
+    """Its place among those who wait, 1 is next; `eta` in seconds, null while unknown. Again on every change."""
+
+    generation: UUID
+    position: int
+    size: int
+    eta: float | None
+
+
+class GenerationStarted(ServerFrame, frozen=True, kw_only=True, tag="generation.started"):
+    """It left the queue, after `queue_time` seconds."""
+
+    generation: UUID
+    queue_time: float
+
+
+class GenerationDelta(ServerFrame, frozen=True, kw_only=True, tag="generation.delta"):
+    """Further text."""
+
+    generation: UUID
+    seq: int
+    text: str
+
+
+class GenerationSnapshot(ServerFrame, frozen=True, kw_only=True, tag="generation.snapshot"):
+    """All text so far, or its first part; the delta `next_seq` comes next. State: queued, running, or the reason."""
+
+    generation: UUID
+    state: str
+    text: str
+    next_seq: int
+
+
+class GenerationFinished(ServerFrame, frozen=True, kw_only=True, tag="generation.finished"):
+    """The end, sent when it is stored. `code` and `message` explain error, timeout and interrupted."""
+
+    generation: UUID
+    reason: FinishReason
+    usage: Usage
+    timings: Timings
+    code: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class ConversationChanged(ServerFrame, frozen=True, kw_only=True, tag="conversation.changed"):
+    """A message was accepted in it, or an answer ended: to all of the visitor's sockets."""
+
+    conversation: UUID
+
+
+class Error(ServerFrame, frozen=True, kw_only=True, tag="error"):
+    """`code` is one of ERRORS. Without an `id` where the frame had none. `retry_after` in seconds."""
+
+    code: str
+    message: str
+    id: str | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+
+
+class BadFrame(Exception):
+    """A frame that cannot be carried out; `id` is the frame's, if it could be read."""
+
+    def __init__(self, code: str, message: str, id: str | UnsetType = UNSET) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.id = id
+
+
+class _Id(msgspec.Struct):
+    """What can be read of a frame that is otherwise wrong."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+
+
+_client = msgspec.json.Decoder(AnyClientFrame)
+_id = msgspec.json.Decoder(_Id)
+_server = msgspec.json.Encoder()
+
+
+def parse(text: str) -> AnyClientFrame:
+    """The frame in `text`. Raises BadFrame."""
+    if len(text.encode()) > MAX_FRAME_BYTES:
+        raise BadFrame("too_large", f"A frame has at most {MAX_FRAME_BYTES} bytes.", _id_of(text))
+    try:
+        frame = _client.decode(text)
+    except msgspec.DecodeError as error:
+        raise BadFrame("bad_frame", str(error).replace("`", ""), _id_of(text)) from error
+    if "\0" in frame.id or (isinstance(frame, MessageSend) and "\0" in frame.text):
+        raise BadFrame("bad_frame", "NUL is not text.", frame.id)
+    return frame
+
+
+def encode(frame: ServerFrame) -> str:
+    """`frame` as it goes over the wire."""
+    return _server.encode(frame).decode()
+
+
+def error(code: str, *, id: str | UnsetType = UNSET, message: str = "", retry_after: float | None = None) -> Error:
+    """An `error` frame, with the code's own sentence unless there is a closer one."""
+    return Error(
+        code=code,
+        message=message or ERRORS[code],
+        id=id,
+        retry_after=UNSET if retry_after is None else retry_after,
+    )
+
+
+def _id_of(text: str) -> str | UnsetType:
+    try:
+        return _id.decode(text).id
+    except msgspec.DecodeError:
+        return UNSET

@@ -1,0 +1,144 @@
+/**
+ * The socket to the server, as a state machine. It knows frames, ids and replies; it knows no conversations.
+ *
+ *   idle -> connecting -> open -> waiting -> connecting -> ...      refused: the server will not have this page
+ *
+ * A request is sent again after a reconnect until its reply comes: its id makes the server carry it out once.
+ */
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 20_000;
+const PING_EVERY = 25_000;
+const PING_PATIENCE = 10_000;
+const NO_SESSION = 4401;
+const FORBIDDEN = 4403;
+
+/** What the server said instead of yes. */
+export class Refusal extends Error {
+  /** @param {{code: string, message: string, retry_after?: number}} frame */
+  constructor(frame) {
+    super(frame.message);
+    this.code = frame.code;
+    this.retryAfter = frame.retry_after;
+  }
+}
+
+/** Events: `state` (detail: the new state) and `frame` (detail: a frame that is no reply). */
+export class Socket extends EventTarget {
+  state = "idle";
+  #url;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #attempts = 0;
+  #longest = 64 * 1024;
+  #timer = 0;
+  #pinger = 0;
+  /** @type {Map<string, {text: string, resolve: (frame: any) => void, reject: (error: Error) => void}>} */
+  #pending = new Map();
+
+  /** @param {string} url */
+  constructor(url) {
+    super();
+    this.#url = url;
+    addEventListener("online", () => this.#hurry());
+    addEventListener("offline", () => this.#socket?.close());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
+  }
+
+  connect() {
+    clearTimeout(this.#timer);
+    this.#enter("connecting");
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
+    socket.onclose = ({ code }) => this.#closed(socket, code);
+  }
+
+  /**
+   * Send a frame and wait for its reply.
+   * @param {{type: string, [field: string]: unknown}} frame
+   * @returns {Promise<any>} rejected with a Refusal
+   */
+  request(frame) {
+    const id = newId();
+    const text = JSON.stringify({ ...frame, id });
+    return new Promise((resolve, reject) => {
+      if (new Blob([text]).size > this.#longest) {
+        reject(new Refusal({ code: "too_large", message: "This is too large to send." }));
+        return;
+      }
+      this.#pending.set(id, { text, resolve, reject });
+      if (this.state === "open") this.#socket?.send(text);
+    });
+  }
+
+  /** @param {any} frame */
+  #received(frame) {
+    if (frame.type === "hello") {
+      this.#longest = frame.limits.frame_bytes;
+      this.#opened();
+    }
+    const request = frame.id && this.#pending.get(frame.id);
+    if (!request) {
+      this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
+      return;
+    }
+    this.#pending.delete(frame.id);
+    if (frame.type === "error") request.reject(new Refusal(frame));
+    else request.resolve(frame);
+  }
+
+  #opened() {
+    this.#attempts = 0;
+    this.#pinger = setInterval(() => this.#ping(), PING_EVERY);
+    this.#enter("open");
+    for (const { text } of this.#pending.values()) this.#socket?.send(text);
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {number} code
+   */
+  async #closed(socket, code) {
+    if (socket !== this.#socket) return;
+    clearInterval(this.#pinger);
+    this.#socket = null;
+    if (code === FORBIDDEN) {
+      this.#enter("refused");
+      return;
+    }
+    this.#enter("waiting");
+    if (code === NO_SESSION) await fetch("/", { cache: "no-store" }).catch(() => {}); // its answer sets the cookie
+    if (this.state === "waiting") this.#timer = setTimeout(() => this.connect(), this.#wait());
+  }
+
+  /** Full jitter: a thousand pages that lost the same server come back spread over the whole time. */
+  #wait() {
+    return Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#attempts++);
+  }
+
+  #hurry() {
+    if (this.state === "waiting" && navigator.onLine) this.connect();
+  }
+
+  /** A socket can be dead without being closed; then nothing answers. */
+  #ping() {
+    const socket = this.#socket;
+    const patience = setTimeout(() => {
+      socket?.close();
+      if (socket) this.#closed(socket, 1006);
+    }, PING_PATIENCE);
+    this.request({ type: "ping" }).then(() => clearTimeout(patience));
+  }
+
+  /** @param {string} state */
+  #enter(state) {
+    this.state = state;
+    this.dispatchEvent(new CustomEvent("state", { detail: state }));
+  }
+}
+
+/** Random, and of the form the server expects; `randomUUID` exists on secure origins only. */
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,144 @@
+"""What one generation has told so far, and the places of those who read it.
+
+A reader is a cursor into the one buffer and the event that wakes it, never a queue of its own: a hundred readers cost
+a hundred integers, and a slow one holds nothing but itself. Knows no sockets and no database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from chat.protocol import (
+    MAX_FRAME_BYTES,
+    GenerationDelta,
+    GenerationFinished,
+    GenerationQueued,
+    GenerationSnapshot,
+    GenerationStarted,
+    ServerFrame,
+)
+from llm.events import Delta, Event, Finished, Queued, Started
+
+DELTA_CHARS = 8_000
+"""Of one delta: the longest that fits a frame however its characters are written."""
+
+SNAPSHOT_BYTES = MAX_FRAME_BYTES - 512
+
+
+class Transcript:
+    """The events of a generation: the latest place in the queue, the start, all deltas, the end."""
+
+    def __init__(self, generation: UUID) -> None:
+        self.generation = generation
+        self.deltas: list[str] = []
+        self.queued: Queued | None = None
+        self.started: Started | None = None
+        self.end: Finished | None = None
+        self.readers: set[asyncio.Event] = set()
+
+    @classmethod
+    def of_stored(cls, generation: UUID, text: str, end: Finished) -> Transcript:
+        """One that is over, from what was stored of it."""
+        transcript = cls(generation)
+        if text:
+            transcript.push(Delta(text))
+        transcript.push(end)
+        return transcript
+
+    @property
+    def text(self) -> str:
+        return "".join(self.deltas)
+
+    @property
+    def state(self) -> str:
+        if self.end is not None:
+            return self.end.reason
+        return "queued" if self.started is None and not self.deltas else "running"
+
+    def push(self, event: Event) -> None:
+        """Add what happened and wake the readers."""
+        match event:
+            case Delta(text):
+                self.deltas += (text[i : i + DELTA_CHARS] for i in range(0, len(text), DELTA_CHARS))
+            case Queued():
+                self.queued = event
+            case Started():
+                self.started = event
+            case Finished():
+                self.end = event
+        for reader in self.readers:
+            reader.set()
+
+
+class Watch:
+    """One reader's place in a transcript.
+
+    `next_seq` is the first delta it lacks; None asks for a snapshot first, as does a number nobody gave out.
+    """
+
+    def __init__(self, transcript: Transcript, wake: asyncio.Event, next_seq: int | None = None) -> None:
+        self.transcript = transcript
+        self.done = False
+        self._wake = wake
+        self._told: Queued | Started | None = None
+        self._next = next_seq or 0
+        self._lacks_snapshot = next_seq is None or next_seq > len(transcript.deltas)
+        transcript.readers.add(wake)
+        wake.set()
+
+    def leave(self) -> None:
+        self.transcript.readers.discard(self._wake)
+
+    def frames(self) -> Iterator[ServerFrame]:
+        """What it has not had yet, oldest first; what arrives between two frames is among them."""
+        source, generation = self.transcript, self.transcript.generation
+        if self._lacks_snapshot:
+            self._lacks_snapshot = False
+            yield self._snapshot()
+        if source.started is None and source.queued is not None and self._told is not source.queued:
+            self._told = place = source.queued
+            if source.end is None:
+                yield GenerationQueued(generation=generation, position=place.position, size=place.size, eta=place.eta)
+        if source.started is not None and self._told is not source.started:
+            self._told = source.started
+            yield GenerationStarted(generation=generation, queue_time=source.started.queue_time)
+        while self._next < len(source.deltas):
+            seq, self._next = self._next, self._next + 1
+            yield GenerationDelta(generation=generation, seq=seq, text=source.deltas[seq])
+        if source.end is not None and not self.done:
+            self.done = True
+            yield finished(generation, source.end)
+
+    def _snapshot(self) -> GenerationSnapshot:
+        """As much of the text as fits a frame; the rest follows as deltas."""
+        size = count = 0
+        for delta in self.transcript.deltas:
+            size += len(msgspec.json.encode(delta)) - 2
+            if size > SNAPSHOT_BYTES:
+                break
+            count += 1
+        self._next = count
+        whole = count == len(self.transcript.deltas)
+        return GenerationSnapshot(
+            generation=self.transcript.generation,
+            state=self.transcript.state if whole else "running",
+            text="".join(self.transcript.deltas[:count]),
+            next_seq=count,
+        )
+
+
+def finished(generation: UUID, end: Finished) -> GenerationFinished:
+    """The frame that says how it ended."""
+    return GenerationFinished(
+        generation=generation,
+        reason=end.reason,
+        usage=end.usage,
+        timings=end.timings,
+        code=UNSET if end.code is None else end.code,
+        message=UNSET if end.message is None else end.message,
+    )
