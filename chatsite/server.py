@@ -1,4 +1,4 @@
-"""daphne's server with what this site needs around it: a start that loads the model, and an exit code.
+"""daphne's server with what this site needs around it: a start, an end, and an exit code.
 
 Knows sockets and processes; what is served is `chatsite.asgi`.
 """
@@ -12,20 +12,29 @@ from typing import Any
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
 from daphne.server import twisted_loop
+from twisted.internet.defer import Deferred
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
 
 
 class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
-    """`on_start` is run as a task of the server's loop once the port is bound, with the address as its argument."""
+    """Runs `on_start(address)` as a task of its loop once the port is bound, and `on_stop()` before it ends."""
 
     def __init__(
-        self, application: Any, *, host: str, port: int, on_start: Callable[[str], Awaitable[None]], **options: Any
+        self,
+        application: Any,
+        *,
+        host: str,
+        port: int,
+        on_start: Callable[[str], Awaitable[None]],
+        on_stop: Callable[[], Awaitable[None]],
+        **options: Any,
     ) -> None:
         self.exit_code = 0
         self._host = host
         self._on_start = on_start
+        self._on_stop = on_stop
         self._start: asyncio.Task[None] | None = None
         super().__init__(
             application,
@@ -50,5 +59,15 @@ class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
         self.exit_code = exit_code
         self.stop()
 
+    def kill_all_applications(self) -> Deferred[None]:
+        """daphne's own hook before the reactor stops, which waits for what this returns."""
+        return Deferred.fromFuture(asyncio.ensure_future(self._shut_down(), loop=twisted_loop))
+
     async def _run_start(self, address: str) -> None:
         await self._on_start(address)
+
+    async def _shut_down(self) -> None:
+        await self._on_stop()
+        for details in self.connections.values():
+            if "application_instance" in details:  # missing in a connection that is just being made
+                details["application_instance"].cancel()

@@ -65,7 +65,8 @@ class GenerationController:
         loop = asyncio.get_running_loop()
 
         def progress(message: str, fraction: float | None) -> None:
-            status = Status(state="loading", progress=fraction, message=message)
+            percent = None if fraction is None else round(fraction, 2)  # finer steps are not worth a frame
+            status = Status(state="loading", progress=percent, message=message)
             loop.call_soon_threadsafe(self._report, status)
 
         try:
@@ -181,7 +182,9 @@ class GenerationController:
             generation.tell_place(position, size, wait)
 
     def _report(self, status: Status) -> None:
-        if self._status.state == "loading":  # a late report of the loading thread must not undo what came after
+        if (
+            self._status.state == "loading" and status != self._status
+        ):  # a late report of the loading thread must not undo what came after
             self._set_status(status)
 
     def _set_status(self, status: Status) -> None:

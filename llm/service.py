@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -128,6 +129,7 @@ class Service:
             max_queue_size=settings.max_queue_size,
         )
         self._connections: set[Connection] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle: asyncio.TimerHandle | None = None
 
@@ -149,6 +151,8 @@ class Service:
         _unlink_own(path, inode)
         for connection in tuple(self._connections):
             connection.close()
+        if self._handlers:
+            await asyncio.wait(self._handlers)
         if loading.done():
             await self.controller.aclose()
         return code
@@ -167,7 +171,8 @@ class Service:
         try:
             await self.controller.load()
         except ConfigurationError as error:
-            _tell_operator(str(error))
+            if not self._connections:  # else their status says it, and they tell whoever started them
+                sys.stderr.write(f"llm service: {error}\n")
             self.stop(os.EX_CONFIG)
         except Exception:
             log.exception("the model could not be loaded")
@@ -175,6 +180,9 @@ class Service:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)
+        handler = cast("asyncio.Task[None]", asyncio.current_task())
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
         if self._idle is not None:
             self._idle.cancel()
         connection.send(
@@ -217,11 +225,6 @@ def _tell_starter(line: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-def _tell_operator(line: str) -> None:
-    sys.stderr.write(f"llm service: {line}\n")
-    sys.stderr.flush()
-
-
 async def _serve(settings: Settings) -> int:
     return await Service(settings).run()
 
@@ -234,7 +237,6 @@ def main() -> None:
         code = asyncio.run(_serve(settings))
     except (msgspec.DecodeError, ConfigurationError) as error:
         _tell_starter(str(error))
-        _tell_operator(str(error))
         code = os.EX_CONFIG
     logging.shutdown()
     os._exit(code)  # a thread that is still loading a model must not hold the process

@@ -12,6 +12,9 @@ from rich.console import Console
 
 import llm
 from chatsite.server import Server
+from chatsite.start import AlreadyServing
+from chatsite.start import start as start_site
+from chatsite.start import stop as stop_site
 from chatsite.startup import Startup
 
 
@@ -29,6 +32,12 @@ class Command(BaseCommand):
         admins = get_user_model().objects.filter(is_superuser=True, is_active=True).exists()
 
         async def start(address: str) -> None:
+            try:
+                await start_site()
+            except AlreadyServing as error:
+                console.print(f"[red]Cannot start:[/red] {error}", soft_wrap=True)
+                server.fail(1)
+                return
             controller = llm.get_controller()
             status = await Startup(controller, console).wait()
             if status.state == "failed":
@@ -39,6 +48,6 @@ class Command(BaseCommand):
             if not admins:
                 console.print("No account for the admin yet: `make admin` asks for a name and a password.")
 
-        server = Server(application, host=host, port=port, on_start=start)
+        server = Server(application, host=host, port=port, on_start=start, on_stop=stop_site)
         server.run()
         sys.exit(server.exit_code)
