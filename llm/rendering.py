@@ -113,9 +113,7 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
-        self.special = {
-            token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
+        self.special = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._spelled = re.compile("|".join(map(re.escape, self.special))) if self.special else None
 
     def encode(self, prompt: ChatPrompt) -> list[int]:

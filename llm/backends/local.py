@@ -113,7 +113,7 @@ def context_length(settings: Settings, loaded: LoadedModel) -> int:
     context = settings.context_length
     if context == "auto":
         if limit is None:
-            raise ConfigurationError("LLM_CONTEXT_LENGTH=auto: the model does not say how long a context may be; set it")
+            raise ConfigurationError("LLM_CONTEXT_LENGTH=auto: the model does not say how long it may be; set it")
         context = limit
     elif limit is not None and context > limit:
         raise ConfigurationError(f"LLM_CONTEXT_LENGTH={context}: this model can use {limit} at most; set it to that")

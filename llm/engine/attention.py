@@ -130,9 +130,9 @@ class Pack:
         """query, key, value: `[1, heads, tokens, width]`; the result is `[1, tokens, heads, width]`."""
         out, first = [], 0
         for part in self._parts:
-            last = first + part.size
-            out.append(part.attend(layer, query[0, :, first:last], key[0, :, first:last], value[0, :, first:last], kind))
-            first = last
+            own = slice(first, first + part.size)
+            out.append(part.attend(layer, query[0, :, own], key[0, :, own], value[0, :, own], kind))
+            first = own.stop
         return torch.cat(out)[None]
 
 

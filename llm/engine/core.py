@@ -40,9 +40,7 @@ class Result(NamedTuple):
 class Engine:
     """Belongs to one thread."""
 
-    def __init__(
-        self, forward: Forward, *, chunk_tokens: int = CHUNK_TOKENS, sample: Sample = sampler.sample
-    ) -> None:
+    def __init__(self, forward: Forward, *, chunk_tokens: int = CHUNK_TOKENS, sample: Sample = sampler.sample) -> None:
         self._forward = forward
         self._sample = sample
         self.cache = KVCache(forward.layout)

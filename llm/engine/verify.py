@@ -52,7 +52,8 @@ def packed(model: Any) -> PackedModel:
     except Unsupported:
         raise
     except Exception as error:
-        raise Unsupported(f"it fails when it is tried ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise Unsupported(f"it fails when it is tried ({type(error).__name__}: {reason})") from error
     return ready
 
 
@@ -148,9 +149,7 @@ def own_logits(model: Any, tokens: SequenceOf[int]) -> Tensor:
 @torch.inference_mode()
 def packed_logits(forward: PackedModel, conversations: SequenceOf[SequenceOf[int]]) -> list[Tensor]:
     """The same by the engine: both at once, in chunks, the answers given instead of sampled."""
-    sequences = [
-        Sequence(tokens[:-DECODED], SamplingParams(), max_new_tokens=DECODED + 1) for tokens in conversations
-    ]
+    sequences = [Sequence(tokens[:-DECODED], SamplingParams(), max_new_tokens=DECODED + 1) for tokens in conversations]
     answers = {s.sampling: iter((*tokens[-DECODED:], 0)) for s, tokens in zip(sequences, conversations, strict=True)}
     seen: dict[RowSampling, list[Tensor]] = {sequence.sampling: [] for sequence in sequences}
 

@@ -19,10 +19,10 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from llm import bundled, hub
 from llm.conf import Settings
-from llm.convert import converted
 from llm.errors import ConfigurationError
+from llm.loading import bundled, hub
+from llm.loading.convert import converted
 from llm.sampling import DEFAULTS, SamplingParams
 
 Progress = Callable[[str, float | None], None]
@@ -44,14 +44,21 @@ class LoadedModel(NamedTuple):
     def sampling(self) -> SamplingParams:
         """The parameters its generation_config recommends, else ours."""
         config = self.model.generation_config
-        names = ("temperature", "top_k", "top_p", "repetition_penalty")
-        return SamplingParams(**{name: getattr(config, name, None) for name in names}).over(DEFAULTS)
+        return SamplingParams(
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            repetition_penalty=config.repetition_penalty,
+        ).over(DEFAULTS)
 
     @property
     def stop_tokens(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        found = (self.model.generation_config.eos_token_id, self.model.config.eos_token_id, self.tokenizer.eos_token_id)
-        return frozenset(token for ids in found for token in (ids if isinstance(ids, list) else [ids]) if token is not None)
+        found: set[int] = set()
+        for source in (self.model.generation_config, self.model.config, self.tokenizer):
+            ids = getattr(source, "eos_token_id", None)
+            found |= set(ids) if isinstance(ids, list) else set() if ids is None else {ids}
+        return frozenset(found)
 
 
 def load(settings: Settings, progress: Progress) -> LoadedModel:
@@ -65,7 +72,7 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
     if not found.model.can_generate():
         raise ConfigurationError(f"{label(settings)}: is not a causal language model; give one that generates text")
     if found.tokenizer.chat_template is None and not settings.prompt:
-        raise ConfigurationError(f"{label(settings)}: has no chat template; set LLM_PROMPT to a ChatPrompt class for it")
+        raise ConfigurationError(f"{label(settings)}: has no chat template; set LLM_PROMPT to a ChatPrompt class")
     model = found.model.to(device) if dtype is None else found.model.to(device, dtype)
     return found._replace(model=model.eval().requires_grad_(False))
 
@@ -109,10 +116,10 @@ def _from_gguf(
     try:
         return converted(file, folder, name=name, dtype=dtype, sampling=sampling, progress=report)
     except OSError as error:
-        raise ConfigurationError(f"CHATSTREAM_VAR={settings.var}: the converted model cannot be kept: {error}") from error
+        raise ConfigurationError(f"CHATSTREAM_VAR={settings.var}: cannot keep the converted model: {error}") from error
     except Exception as error:
         raise ConfigurationError(
-            f"{label(settings)}: this GGUF file cannot be read ({one_line(error)}); give a model of another kind or file"
+            f"{label(settings)}: this GGUF file cannot be read ({one_line(error)}); give another model"
         ) from error
 
 
@@ -128,7 +135,7 @@ def _from_folder(folder: Path, dtype: torch.dtype | str, label: str) -> tuple[An
                 f"{label}: {config.model_type} is not a causal language model; give one that generates text"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, disable_mmap=True), tokenizer
     except ConfigurationError:
         raise
     except Exception as error:
@@ -160,7 +167,7 @@ def device_of(settings: Settings) -> torch.device:
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
         raise ConfigurationError(
-            f"LLM_DEVICE={settings.device}: there are {count} CUDA devices here; set it to one of cuda:0 to cuda:{count - 1}"
+            f"LLM_DEVICE={settings.device}: the last CUDA device here is cuda:{count - 1}; set it to that, cpu or auto"
         )
     return device
 

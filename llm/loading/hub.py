@@ -1,0 +1,70 @@
+"""Models on the Hugging Face hub, as directories of the hub's own cache.
+
+Only files that are data are fetched, never code. A token comes from the hub's own variable (HF_TOKEN). Without network
+what is in the cache is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import errors, snapshot_download
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+from llm.errors import ConfigurationError
+
+Fraction = Callable[[float], None]
+
+DATA = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+WEIGHTS = ["*.safetensors", "*.bin"]
+"""In the order of preference; a repository may have both."""
+
+
+def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
+    """The directory of `repo`. Raises ConfigurationError."""
+    label = f"LLM_MODEL={repo}"
+    bar = type("Bar", (_Bar,), {"report": staticmethod(progress)})
+    try:
+        for weights in WEIGHTS:
+            folder = Path(
+                snapshot_download(
+                    repo,
+                    revision=revision or None,
+                    allow_patterns=[*DATA, weights],
+                    ignore_patterns="*/*",
+                    tqdm_class=bar,
+                )
+            )
+            if any(folder.glob(weights)):
+                break
+        return folder
+    except errors.GatedRepoError as error:
+        raise ConfigurationError(f"{label}: access has to be granted on the hub; then set HF_TOKEN") from error
+    except errors.RevisionNotFoundError as error:
+        raise ConfigurationError(f"LLM_MODEL_REVISION={revision}: {repo} has no such revision; check it") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ConfigurationError(
+            f"{label}: there is no such directory here and no such model on the hub; check the name"
+        ) from error
+    except (OSError, errors.OfflineModeIsEnabled) as error:
+        raise ConfigurationError(
+            f"{label}: not in the hub's cache here, and the hub cannot be reached; "
+            "check the network, or give a directory or a .gguf file"
+        ) from error
+
+
+class _Bar(tqdm):
+    """Shows nothing; tells how far the bytes have come."""
+
+    report: Fraction
+
+    def __init__(self, *positional: Any, **keywords: Any) -> None:
+        super().__init__(*positional, **{**keywords, "disable": True})  # type: ignore[no-untyped-call]
+        self._written = str(keywords.get("desc", "")).startswith("Reconstructing")
+
+    def update(self, n: float | None = 1) -> None:
+        self.n += n or 0
+        if self._written and self.total:
+            self.report(min(1.0, self.n / self.total))
