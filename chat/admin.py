@@ -41,7 +41,8 @@ class ConversationAdmin(ReadOnly, admin.ModelAdmin):
     inlines: ClassVar = [MessageInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        return super().get_queryset(request).annotate(message_count=Count("messages", distinct=True))
+        rows: QuerySet[Conversation] = super().get_queryset(request)
+        return rows.annotate(message_count=Count("messages", distinct=True))
 
     @admin.display(description="messages", ordering="message_count")
     def message_count(self, conversation: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,7 @@ from chat.protocol import ERRORS
 from chat.records import HistoryError
 from llm.errors import Unavailable
 
-View = Callable[..., Awaitable[HttpResponse]]
+View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 _json = msgspec.json.Encoder()
 

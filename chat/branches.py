@@ -7,6 +7,7 @@ the order of the queries makes it harmless.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from django.db.models import OuterRef, Q, QuerySet, Subquery
@@ -22,7 +23,7 @@ from chat.records import (
     StoredMessage,
 )
 from llm.events import Timings, Usage
-from llm.request import ChatMessage
+from llm.request import ChatMessage, Role
 
 PAGE_SIZE = 50
 
@@ -40,7 +41,7 @@ def prompt(conversation: UUID, question: UUID) -> tuple[ChatMessage, ...]:
         if message.role == Message.Role.ASSISTANT and not message.text:
             turns.pop()
         else:
-            turns.append(ChatMessage(Message.Role(message.role).value, message.text))
+            turns.append(ChatMessage(cast(Role, message.role), message.text))
     return tuple(turns)
 
 

@@ -14,6 +14,7 @@ import msgspec
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -66,7 +67,7 @@ def get_settings() -> Settings:
     return from_mapping({name: getattr(django_settings, name) for name in FIELDS if hasattr(django_settings, name)})
 
 
-@setting_changed.connect
+@receiver(setting_changed, dispatch_uid="chat.conf")
 def _forget(*, setting: str, **_: object) -> None:
     if setting in FIELDS:
         get_settings.cache_clear()

@@ -20,9 +20,11 @@ _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-writer")
 
 def reading(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     """`function` as a coroutine, on the loop's thread pool."""
-    return database_sync_to_async(function, thread_sensitive=False)
+    made: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False)
+    return made
 
 
 def writing(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     """`function` as a coroutine, after all earlier writes of this process."""
-    return database_sync_to_async(function, thread_sensitive=False, executor=_writer)
+    made: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False, executor=_writer)
+    return made

@@ -230,7 +230,7 @@ def parse(text: str) -> AnyClientFrame:
     if len(text.encode()) > MAX_FRAME_BYTES:
         raise BadFrame("too_large", f"A frame has at most {MAX_FRAME_BYTES} bytes.", _id_of(text))
     try:
-        frame = _client.decode(text)
+        frame: AnyClientFrame = _client.decode(text)
     except msgspec.DecodeError as error:
         raise BadFrame("bad_frame", str(error).replace("`", ""), _id_of(text)) from error
     if "\0" in frame.id or (isinstance(frame, MessageSend) and "\0" in frame.text):

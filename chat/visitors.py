@@ -56,7 +56,8 @@ def signed_in(*, request: HttpRequest, user: AbstractBaseUser, **_: object) -> N
 def _of_account(user: Any, browser: UUID | None) -> UUID:
     """The account's visitor. The browser's own becomes it, or hands its rows over if the account has one."""
     account = Visitor.objects.filter(user=user).first()
-    own = Visitor.objects.filter(pk=browser).first() or Visitor(pk=browser or uuid4())
+    browser = browser or uuid4()
+    own = Visitor.objects.filter(pk=browser).first() or Visitor(pk=browser)
     if account is None:
         account = own if own.user is None else Visitor()
         account.user = user

@@ -1,0 +1,109 @@
+"""Turns over a scripted controller, and sockets into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from channels.testing import WebsocketCommunicator
+from django.contrib.sessions.backends.db import SessionStore
+
+from chat import consumers
+from chat.consumers import ChatConsumer
+from chat.history import DatabaseHistory
+from chat.hub import Hub
+from chat.records import Question
+from chat.turns import Turns
+from tests.chat.doubles import FailingHistory, ScriptedController
+
+
+@pytest.fixture
+def visitor() -> UUID:
+    return uuid4()
+
+
+@pytest.fixture
+def history() -> DatabaseHistory:
+    return FailingHistory()
+
+
+@pytest.fixture
+async def controller() -> ScriptedController:
+    return ScriptedController()
+
+
+@pytest.fixture
+async def turns(controller: ScriptedController, history: DatabaseHistory) -> AsyncIterator[Turns]:
+    turns = Turns(controller, history, Hub())
+    yield turns
+    await turns.aclose()
+
+
+def question(visitor: UUID, text: str = "Hello", **fields: Any) -> Question:
+    return Question(visitor=visitor, frame=fields.pop("frame", uuid4().hex), text=text, **fields)
+
+
+class Socket:
+    """A client: sends frames as dictionaries, reads them one by one."""
+
+    def __init__(self, communicator: WebsocketCommunicator) -> None:
+        self.communicator = communicator
+        self.seen: list[dict[str, Any]] = []
+
+    async def send(self, type: str, **fields: Any) -> str:
+        id = str(fields.pop("id", uuid4().hex))
+        await self.communicator.send_to(text_data=json.dumps({"type": type, "id": id, **fields}))
+        return id
+
+    async def send_raw(self, **message: Any) -> None:
+        await self.communicator.send_input({"type": "websocket.receive", **message})
+
+    async def next(self) -> dict[str, Any]:
+        self.seen.append(json.loads(await self.communicator.receive_from(timeout=5)))
+        return self.seen[-1]
+
+    async def until(self, type: str, **fields: Any) -> dict[str, Any]:
+        """The next frame of this type with these fields; those before it are passed over."""
+        while True:
+            frame = await self.next()
+            if frame["type"] == type and all(frame.get(name) == value for name, value in fields.items()):
+                return frame
+
+    async def ask(self, type: str, **fields: Any) -> dict[str, Any]:
+        """Send a frame; its reply."""
+        id = await self.send(type, **fields)
+        while True:
+            frame = await self.next()
+            if frame.get("id") == id:
+                return frame
+
+
+Connect = Callable[[UUID | None], AbstractAsyncContextManager[Socket]]
+
+
+@pytest.fixture
+def connect(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Open sockets of a visitor: `async with connect(visitor) as socket`."""
+    monkeypatch.setattr(consumers, "get_turns", lambda: turns)
+
+    @asynccontextmanager
+    async def opened(visitor: UUID | None) -> AsyncIterator[Socket]:
+        session = SessionStore()
+        if visitor is not None:
+            await session.aset("visitor", str(visitor))
+            await session.asave()
+        communicator = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat/")
+        communicator.scope["session"] = SessionStore(session.session_key)
+        accepted, _ = await communicator.connect(timeout=5)
+        assert accepted
+        try:
+            yield Socket(communicator)
+        finally:
+            if not communicator.future.done():
+                await communicator.disconnect(timeout=5)
+
+    return opened

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from chat import hub as hub_module
+from chat.hub import Feed, Hub
+from chat.protocol import ConversationChanged, GenerationDelta
+from chat.transcript import Transcript
+from llm.events import Delta, Finished
+
+
+def running(text: str = "a") -> Transcript:
+    transcript = Transcript(uuid4())
+    transcript.push(Delta(text))
+    return transcript
+
+
+def test_feed_gives_what_is_due_and_rests() -> None:
+    feed, transcript = Feed(watches=8), running()
+    feed.follow(transcript, 0)
+    assert feed.changed.is_set()
+    assert [type(frame) for frame in feed.frames()] == [GenerationDelta]
+    assert not feed.changed.is_set()
+    transcript.push(Delta("b"))
+    assert feed.changed.is_set()
+
+
+def test_feed_says_only_the_latest_of_a_notice() -> None:
+    feed, conversation = Feed(watches=8), uuid4()
+    for _ in range(3):
+        feed.notice(conversation, ConversationChanged(conversation=conversation))
+    assert len(list(feed.frames())) == 1
+
+
+def test_feed_drops_its_oldest_watch_beyond_the_limit() -> None:
+    feed = Feed(watches=2)
+    transcripts = [running() for _ in range(3)]
+    for transcript in transcripts:
+        feed.follow(transcript, 0)
+    assert [bool(transcript.readers) for transcript in transcripts] == [False, True, True]
+
+
+def test_feed_lets_go_of_what_has_ended_and_of_all_when_closed() -> None:
+    feed, ended, lasting = Feed(watches=2), running(), running()
+    feed.follow(ended, 0)
+    feed.follow(lasting, 0)
+    ended.push(Finished(reason="stop"))
+    list(feed.frames())
+    assert not ended.readers
+    assert lasting.readers
+    feed.close()
+    assert not lasting.readers
+
+
+def test_hub_tells_a_visitors_sockets_only() -> None:
+    hub, mine, other = Hub(), Feed(watches=1), Feed(watches=1)
+    visitor, conversation = uuid4(), uuid4()
+    leave = hub.join(visitor, mine)
+    hub.join(uuid4(), other)
+    hub.announce(visitor, conversation)
+    assert list(mine.frames()) == [ConversationChanged(conversation=conversation)]
+    assert list(other.frames()) == []
+    leave()
+    leave()
+    hub.announce(visitor, conversation)
+    assert list(mine.frames()) == []
+
+
+async def test_hub_keeps_an_ended_turn_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, transcript = Hub(), running()
+    stopped: list[bool] = []
+    hub.add(transcript, lambda: stopped.append(True))
+    assert hub.transcript(transcript.generation) is transcript
+    hub.stop(transcript.generation)
+    assert stopped == [True]
+    monkeypatch.setattr(hub_module, "KEEP_SECONDS", 0)
+    hub.retire(transcript.generation)
+
+    while hub.transcript(transcript.generation) is not None:
+        await asyncio.sleep(0)
+    hub.stop(transcript.generation)  # nothing to stop, nothing happens
