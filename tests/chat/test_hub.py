@@ -76,9 +76,11 @@ async def test_hub_keeps_an_ended_turn_for_a_while(monkeypatch: pytest.MonkeyPat
     assert hub.transcript(transcript.generation) is transcript
     hub.stop(transcript.generation)
     assert stopped == [True]
+    removed = asyncio.Event()
     monkeypatch.setattr(hub_module, "KEEP_SECONDS", 0)
     hub.retire(transcript.generation)
-
-    while hub.transcript(transcript.generation) is not None:
-        await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0, removed.set)  # after it, in the order of the loop's timers
+    assert hub.transcript(transcript.generation) is transcript
+    await removed.wait()
+    assert hub.transcript(transcript.generation) is None
     hub.stop(transcript.generation)  # nothing to stop, nothing happens
