@@ -17,6 +17,9 @@ from twisted.internet.defer import Deferred
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
 
+APPLICATION_SECONDS = 10.0
+"""How long a cancelled connection may take to clean up when the server ends."""
+
 
 class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
     """Runs `on_start(address)` as a task of its loop once the port is bound, and `on_stop()` before it ends."""
@@ -68,6 +71,10 @@ class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
 
     async def _shut_down(self) -> None:
         await self._on_stop()
-        for details in self.connections.values():
-            if "application_instance" in details:  # missing in a connection that is just being made
-                details["application_instance"].cancel()
+        # missing in a connection that is just being made
+        tasks = [each["application_instance"] for each in self.connections.values() if "application_instance" in each]
+        tasks += [] if self._start is None else [self._start]
+        for task in tasks:
+            task.cancel()
+        if tasks:  # a task that is left pending can crash the interpreter as it ends (seen on Python 3.11)
+            await asyncio.wait(tasks, timeout=APPLICATION_SECONDS)

@@ -53,9 +53,11 @@ async def start() -> None:
 async def stop() -> None:
     """End what runs in this process, its text stored, and let another process serve."""
     global _started, _lock
+    if _lock is None:
+        return  # it never started
     await get_turns().aclose()
-    if _lock is not None:
-        _lock.close()
+    await llm.get_controller().aclose()
+    _lock.close()
     _started = _lock = None
 
 
@@ -64,7 +66,7 @@ async def _start() -> None:
     _lock = _locked(settings.CHATSTREAM_VAR / "web.lock")
     if interrupted := await get_history().recover():
         logger.warning("%d answers of an earlier process were interrupted", interrupted)
-    llm.get_controller().connect()  # and the model loads
+    llm.get_controller()  # connects, and the model loads
 
 
 def _locked(path: Path) -> IO[str]:

@@ -170,13 +170,18 @@ class Service:
     async def _load(self) -> None:
         try:
             await self.controller.load()
-        except ConfigurationError as error:
-            if not self._connections:  # else their status says it, and they tell whoever started them
-                sys.stderr.write(f"llm service: {error}\n")
-            self.stop(os.EX_CONFIG)
+        except ConfigurationError:
+            self._failed()
         except Exception:
             log.exception("the model could not be loaded")
             self.stop(1)
+
+    def _failed(self) -> None:
+        """End, but not before whoever started this process was told why: it may not have been accepted yet."""
+        if self._connections:
+            self.stop(os.EX_CONFIG)
+        else:
+            self._leave_in(IDLE_SECONDS, os.EX_CONFIG)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)
@@ -196,6 +201,8 @@ class Service:
             )
         )
         self._connections.add(connection)
+        if self.controller.status.state == "failed":
+            self.stop(os.EX_CONFIG)
         try:
             await connection.serve()
         finally:
@@ -203,8 +210,10 @@ class Service:
             if not self._connections:
                 self._leave_in(IDLE_SECONDS)
 
-    def _leave_in(self, seconds: float) -> None:
-        self._idle = asyncio.get_running_loop().call_later(seconds, self.stop)
+    def _leave_in(self, seconds: float, code: int = 0) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(seconds, self.stop, code)
 
     def _tell_status(self, status: Status) -> None:
         for connection in self._connections:
@@ -225,8 +234,10 @@ def _tell_starter(line: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-async def _serve(settings: Settings) -> int:
-    return await Service(settings).run()
+async def _serve(settings: Settings) -> None:
+    code = await Service(settings).run()
+    logging.shutdown()
+    os._exit(code)  # a thread that is still loading a model must not hold the process
 
 
 def main() -> None:
@@ -234,12 +245,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
-        code = asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings))
     except (msgspec.DecodeError, ConfigurationError) as error:
         _tell_starter(str(error))
-        code = os.EX_CONFIG
-    logging.shutdown()
-    os._exit(code)  # a thread that is still loading a model must not hold the process
+        sys.exit(os.EX_CONFIG)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 40
+START_SECONDS = 120
 STOP_SECONDS = 15
 
 Serve = Callable[..., "Site"]
@@ -83,11 +83,17 @@ class Site:
 
 @pytest.fixture(scope="module")
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    """Start sites: `serve(LLM_MAX_QUEUE_SIZE=1)`. Each is stopped at the end of the module."""
+    """Start sites: `serve(LLM_MAX_QUEUE_SIZE=1)`. Each is stopped at the end of the module.
+
+    `models` is a folder of converted models to use.
+    """
     sites: list[Site] = []
 
-    def start(**environment: object) -> Site:
+    def start(models: Path | None = None, **environment: object) -> Site:
         var = Path(tempfile.mkdtemp(prefix="site-"))
+        if models is not None:
+            models.mkdir(parents=True, exist_ok=True)
+            (var / "models").symlink_to(models)
         site = Site(var, {name: str(value) for name, value in environment.items()})
         sites.append(site)
         site.prepare()
