@@ -23,7 +23,7 @@ class ReadOnly:
 
 class MessageInline(ReadOnly, admin.TabularInline):
     model = Message
-    fields = ("created", "role", "text")
+    fields = readonly_fields = ("created", "role", "text")
     ordering = ("created",)
     can_delete = False
     verbose_name_plural = "messages"
@@ -37,7 +37,7 @@ class ConversationAdmin(ReadOnly, admin.ModelAdmin):
     date_hierarchy = "updated"
     ordering = ("-updated",)
     list_select_related = ("visitor__user",)
-    fields = ("title", "visitor", "created", "updated")
+    fields = readonly_fields = ("title", "visitor", "created", "updated")
     inlines: ClassVar = [MessageInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
@@ -57,7 +57,7 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):
     date_hierarchy = "created"
     ordering = ("-created",)
     list_select_related = ("conversation",)
-    fields = ("conversation", "role", "created", "text")
+    fields = readonly_fields = ("conversation", "role", "created", "text")
 
     @admin.display(description="text")
     def beginning(self, message: Message) -> str:

@@ -58,7 +58,10 @@ def allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def same_site(origin: str, *, scheme: str, host: str) -> bool:
     """`scheme://host` and `origin` mean the same server, written with its default port or without."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme == scheme and _with_port(parts.netloc, scheme) == _with_port(host, scheme)
 
 

@@ -47,7 +47,11 @@ async def start() -> None:
     global _started
     if _started is None:
         _started = asyncio.ensure_future(_start())
-    await asyncio.shield(_started)
+    try:
+        await asyncio.shield(_started)
+    except AlreadyServing:
+        _started = None  # the next one tries again: that process may have ended
+        raise
 
 
 async def stop() -> None:

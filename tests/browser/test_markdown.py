@@ -30,9 +30,11 @@ HOSTILE = """<script>window.ran = 1</script>
 <img src=x onerror="window.ran = 2"><svg onload="window.ran = 3">
 <iframe srcdoc="<script>parent.ran = 4</script>"></iframe>
 
-[a](javascript:window.ran=5) [b](JaVaScRiPt:window.ran=6) [c](data:text/html,<script>7</script>) [d](/admin/) [e](//foreign.invalid/)
+[a](javascript:window.ran=5) [b](JaVaScRiPt:window.ran=6) [c](data:text/html,<script>7</script>)
+[d](/admin/) [e](//foreign.invalid/)
 
-![f](https://foreign.invalid/f.png) ![g](javascript:window.ran=8) [h](  javascript:window.ran=9) https://foreign.invalid/i
+![f](https://foreign.invalid/f.png) ![g](javascript:window.ran=8) [h](  javascript:window.ran=9)
+https://foreign.invalid/i
 
 ```"><script>window.ran = 10</script>
 x

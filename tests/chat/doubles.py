@@ -74,7 +74,9 @@ class ScriptedController:
             callback(status)
 
     async def stats(self) -> Stats:
-        return Stats(state="ready", model=self.model, processing=0, waiting=0, max_processing=1, max_waiting=1)
+        if self.refuses is not None:
+            raise self.refuses
+        return Stats(state="ready", model=self.model, processing=2, waiting=1, max_processing=2, max_waiting=5)
 
     async def aclose(self) -> None:
         return None

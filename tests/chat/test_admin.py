@@ -1,0 +1,87 @@
+"""The operator finds and reads conversations, and cannot write into them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.test import Client
+
+from chat.history import DatabaseHistory
+from chat.models import Conversation, Generation, Message
+from chat.records import Accepted
+from llm.events import Finished
+from tests.chat.conftest import question
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KINDS = ("conversation", "message", "generation")
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
+
+
+@pytest.fixture
+def accepted(history: DatabaseHistory, visitor: UUID) -> Accepted:
+    found = async_to_sync(history.accept)(question(visitor, "Who is <b>Ada</b>?"))
+    async_to_sync(history.finish)(found.generation, "A mathematician.", Finished(reason="stop"))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_search_and_filter(operator: Client, accepted: Accepted, kind: str) -> None:
+    path = f"/admin/chat/{kind}/"
+    assert "1 " in operator.get(path).content.decode()
+    assert operator.get(path, {"q": "nothing like it"}).context["cl"].result_count == 0
+    found = 2 if kind == "message" else 1  # both messages of a conversation of that title
+    assert operator.get(path, {"q": "Ada"}).context["cl"].result_count == found
+
+
+def test_conversations_are_found_by_what_was_said_and_by_how_it_went(operator: Client, accepted: Accepted) -> None:
+    path = "/admin/chat/conversation/"
+    assert operator.get(path, {"q": "mathematician"}).context["cl"].result_count == 1
+    assert operator.get(path, {"generations__state__exact": "stop"}).context["cl"].result_count == 1
+    assert operator.get(path, {"generations__state__exact": "error"}).context["cl"].result_count == 0
+    assert operator.get(path, {"visitor__user__isempty": "0"}).context["cl"].result_count == 0
+
+
+def test_a_conversation_is_shown_with_its_messages_as_text(operator: Client, accepted: Accepted) -> None:
+    page = operator.get(f"/admin/chat/conversation/{accepted.conversation}/change/").content.decode()
+    assert "A mathematician." in page
+    assert "&lt;b&gt;Ada&lt;/b&gt;" in page
+    assert "<textarea" not in page
+    assert 'name="_save"' not in page
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_can_be_added_or_changed(operator: Client, accepted: Accepted, kind: str) -> None:
+    key = {
+        "conversation": accepted.conversation,
+        "message": accepted.answer,
+        "generation": accepted.generation,
+    }[kind]
+    assert operator.get(f"/admin/chat/{kind}/add/").status_code == 403
+    assert operator.get(f"/admin/chat/{kind}/{key}/change/").status_code == 200
+    changed = operator.post(
+        f"/admin/chat/{kind}/{key}/change/", {"text": "forged", "title": "forged", "state": "error"}
+    )
+    assert changed.status_code == 403
+    assert Message.objects.get(pk=accepted.answer).text == "A mathematician."
+    assert Generation.objects.get(pk=accepted.generation).state == "stop"
+
+
+def test_a_conversation_can_be_deleted_whole(operator: Client, accepted: Accepted) -> None:
+    deleted = operator.post(f"/admin/chat/conversation/{accepted.conversation}/delete/", {"post": "yes"})
+    assert deleted.status_code == 302
+    for kind in (Conversation, Message, Generation):
+        assert not kind.objects.exists()
+
+
+def test_a_visitor_is_not_an_operator(client: Client, accepted: Accepted) -> None:
+    client.force_login(User.objects.create_user("ada", password="x"))
+    assert client.get(f"/admin/chat/conversation/{accepted.conversation}/change/").status_code == 302

@@ -1,0 +1,66 @@
+"""Settings of the chat and the checks that speak for them."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+
+from chat import checks
+from chat.conf import FIELDS, Settings, from_mapping, get_settings
+
+
+def test_values_come_as_strings_and_others_are_not_looked_at() -> None:
+    values = {
+        "CHAT_MESSAGE_MAX_CHARS": "100",
+        "CHAT_ORIGINS": " https://chat.example.org/ ,http://other:81 ",
+        "DEBUG": "nonsense",
+    }
+    expected = Settings(message_max_chars=100, origins=("https://chat.example.org", "http://other:81"))
+    assert from_mapping(values) == expected
+    assert from_mapping({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CHAT_MESSAGE_MAX_CHARS", "many"),
+        ("CHAT_MESSAGE_MAX_CHARS", "0"),
+        ("CHAT_WATCHES_PER_SOCKET", "-1"),
+        ("CHAT_SESSION_DAYS", "1.5"),
+        ("CHAT_SESSION_DAYS", "1e9"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as error:
+        from_mapping({name: value})
+    assert str(error.value).startswith(f"{name}={value}: expected")
+    assert "\n" not in str(error.value)
+    assert from_mapping({name: value}, strict=False) == Settings()
+    with override_settings(**{name: value}), pytest.raises(SystemCheckError, match="chat.E001"):
+        call_command("check")
+
+
+def test_a_changed_setting_counts_at_once() -> None:
+    before = get_settings()
+    with override_settings(CHAT_MESSAGE_MAX_CHARS="7"):
+        assert get_settings().message_max_chars == 7
+    assert get_settings() == before
+
+
+def test_missing_front_end_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MARKDOWN", "vendor/not-installed.js")
+    with pytest.raises(SystemCheckError, match=r"(?s)make run.*") as error:
+        call_command("check")
+    assert "chat.E002" in str(error.value)
+
+
+def test_names_are_those_of_the_fields() -> None:
+    assert set(FIELDS) == {
+        "CHAT_MESSAGE_MAX_CHARS",
+        "CHAT_WATCHES_PER_SOCKET",
+        "CHAT_ORIGINS",
+        "CHAT_SESSION_DAYS",
+    }
