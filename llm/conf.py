@@ -17,6 +17,7 @@ from msgspec import Meta
 from llm.errors import ConfigurationError
 
 Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_length: Annotated[int, Meta(ge=64)] | Literal["auto"] = "auto"
     num_of_concurrent_executions: Annotated[int, Meta(ge=1, le=1024)] = 16
     max_queue_size: Annotated[int, Meta(ge=0, le=100_000)] = 64
+    per_visitor_running: Positive = 2
+    per_visitor_queued: Annotated[int, Meta(ge=0)] = 2
+    queue_timeout: Seconds = 120.0
+    generation_timeout: Seconds = 300.0
     max_new_tokens: Positive = 512
     synthetic_tokens: Positive = 200
     synthetic_rate: Annotated[float, Meta(gt=0)] = 20.0

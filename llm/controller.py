@@ -1,21 +1,25 @@
 """Load control: how many generate at once, how many may wait, who is next.
 
 The GenerationController owns the two numbers the original named: `num_of_concurrent_executions` running places and
-`max_queue_size` places in the queue. Both are exact. Admission looks at places only and decides at once, before any
-templating or tokenising. It knows one backend and no sockets; `llm.service` puts it behind one.
+`max_queue_size` places in the queue. Both are exact. No visitor holds more than `per_visitor_running` of the first and
+`per_visitor_queued` of the second; who of the others is next, `llm.fairness` says. Admission looks at places only and
+decides at once, before any templating or tokenising. It knows one backend and no sockets; `llm.service` puts it behind
+one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 from llm.backends.base import Backend
-from llm.errors import ConfigurationError, Overloaded, Unavailable
+from llm.conf import Settings
+from llm.errors import ConfigurationError, Overloaded, Unavailable, VisitorLimit
 from llm.eta import ServiceTime, expected_waits
 from llm.events import Stats, Status
+from llm.fairness import FairQueue
 from llm.generation import Clock, Generation, Place
 
 TELL_EVERY = 0.25
@@ -31,17 +35,16 @@ class GenerationController:
     def __init__(
         self,
         backend: Backend,
-        *,
-        num_of_concurrent_executions: int,
-        max_queue_size: int,
+        limits: Settings,
         clock: Clock = time.monotonic,
     ) -> None:
         self._backend = backend
-        self._max_running = num_of_concurrent_executions
-        self._max_queued = max_queue_size
+        self._limits = limits
+        self._max_running = limits.num_of_concurrent_executions
+        self._max_queued = limits.max_queue_size
         self._clock = clock
         self._running: set[Generation] = set()
-        self._waiting: deque[Generation] = deque()
+        self._waiting: FairQueue[Generation] = FairQueue()
         self._service_time = ServiceTime()
         self._totals: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
@@ -80,21 +83,18 @@ class GenerationController:
     async def admit(self, visitor: str) -> Generation:
         if self._status.state != "ready":
             raise Unavailable("The model is not ready yet.", retry_after=RETRY_UNKNOWN)
-        place = self._free_place()
-        if place is None:
+        try:
+            place = self._place_for(visitor)
+        except (Overloaded, VisitorLimit):
             self._totals["refused"] += 1
-            waiting = len(self._waiting)
-            raise Overloaded(
-                f"All {self._max_running} places are taken and {waiting} are waiting.",
-                retry_after=self._waits(1)[0] or RETRY_UNKNOWN,
-                queue_size=waiting,
-            )
-        generation = Generation(self._backend, visitor, place, self, self._clock)
+            raise
+        generation = Generation(self._backend, visitor, place, self, self._limits, self._clock)
         self._totals["accepted"] += 1
         if place is Place.RUNNING:
             self._running.add(generation)
+            self._waiting.run(visitor)
         else:
-            self._waiting.append(generation)
+            self._waiting.push(visitor, generation)
             self._announce()
         return generation
 
@@ -116,7 +116,7 @@ class GenerationController:
 
     async def aclose(self) -> None:
         self._set_status(Status(state="down"))
-        generations = [*self._waiting, *self._running]
+        generations = [*self._waiting.order(), *self._running]
         for generation in generations:
             generation.cancel()
         await asyncio.gather(*(generation.task for generation in generations if generation.task is not None))
@@ -124,10 +124,24 @@ class GenerationController:
             self._telling.cancel()
         await self._backend.close()
 
-    def _free_place(self) -> Place | None:
-        if len(self._running) < self._max_running:
+    def _place_for(self, visitor: str) -> Place:
+        """Raises VisitorLimit, Overloaded. Places are free only while nobody who may use one is waiting."""
+        waiting, capped = len(self._waiting), not self._may_run(self._waiting.running(visitor))
+        if len(self._running) < self._max_running and not capped:
             return Place.RUNNING
-        return Place.WAITING if len(self._waiting) < self._max_queued else None
+        retry_after = self._waits(1)[0] or RETRY_UNKNOWN
+        if self._waiting.waiting(visitor) >= self._limits.per_visitor_queued or (capped and not self._max_queued):
+            raise VisitorLimit("You have as many answers under way as one visitor may.", retry_after=retry_after)
+        if waiting >= self._max_queued:
+            raise Overloaded(
+                f"All {self._max_running} places are taken and {waiting} are waiting.",
+                retry_after=retry_after,
+                queue_size=waiting,
+            )
+        return Place.WAITING
+
+    def _may_run(self, running: int) -> bool:
+        return running < self._limits.per_visitor_running
 
     # What a generation calls (llm.generation.Owner)
 
@@ -137,9 +151,10 @@ class GenerationController:
         if place is Place.NONE:
             return
         if place is Place.WAITING:
-            self._waiting.remove(generation)
+            self._waiting.remove(generation.visitor, generation)
         else:
             self._running.remove(generation)
+            self._waiting.ran(generation.visitor)
             if generation.started_at is not None:
                 self._service_time.record(self._clock() - generation.started_at)
             self._start_next()
@@ -147,12 +162,14 @@ class GenerationController:
         self._announce()
 
     def tell_place(self, generation: Generation) -> None:
-        position = self._waiting.index(generation) + 1
+        position = [*self._waiting.order()].index(generation) + 1
         generation.tell_place(position, len(self._waiting), self._waits(position)[-1])
 
+    def charge(self, generation: Generation, tokens: int) -> None:
+        self._waiting.charge(generation.visitor, tokens)
+
     def _start_next(self) -> None:
-        while self._waiting and len(self._running) < self._max_running:
-            generation = self._waiting.popleft()
+        while len(self._running) < self._max_running and (generation := self._waiting.pop(self._may_run)) is not None:
             self._running.add(generation)
             generation.give_place()
 
@@ -178,7 +195,9 @@ class GenerationController:
         self._telling = None
         self._told_at = asyncio.get_running_loop().time()
         size = len(self._waiting)
-        for position, (generation, wait) in enumerate(zip(self._waiting, self._waits(size), strict=True), start=1):
+        for position, (generation, wait) in enumerate(
+            zip(self._waiting.order(), self._waits(size), strict=True), start=1
+        ):
             generation.tell_place(position, size, wait)
 
     def _report(self, status: Status) -> None:

@@ -6,6 +6,7 @@ LLMError                        code
     ├── InvalidRequest          invalid_request          a field is out of its range
     ├── ContextLengthExceeded   context_length_exceeded  system prompt and last text alone do not fit
     ├── Overloaded              overloaded               every place, running and waiting, is taken
+    ├── VisitorLimit            visitor_limit            this visitor has as many running and waiting as one may
     └── Unavailable             unavailable              the model is loading, or the service is not reachable
 
 A `code` is stable: it travels over the wire and is stored. A message is one sentence for a person, without a
@@ -60,6 +61,12 @@ class Overloaded(RequestError):
         self.queue_size = queue_size
 
 
+class VisitorLimit(RequestError):
+    """There may be places, but this visitor holds as many of them as one visitor may."""
+
+    code = "visitor_limit"
+
+
 class Unavailable(RequestError):
     """Nothing can be generated right now: the model is loading or its process is not reachable."""
 
@@ -67,6 +74,7 @@ class Unavailable(RequestError):
 
 
 REQUEST_ERRORS: dict[str, type[RequestError]] = {
-    error.code: error for error in (RequestError, InvalidRequest, ContextLengthExceeded, Overloaded, Unavailable)
+    error.code: error
+    for error in (RequestError, InvalidRequest, ContextLengthExceeded, Overloaded, VisitorLimit, Unavailable)
 }
 """By code: how an error that crossed a process border becomes an exception again."""

@@ -11,7 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from llm.backends.base import Backend, End, Job, Piece
+from llm.conf import Settings
 from llm.errors import RequestError
 from llm.events import Delta, Event, Finished, Queued, Started, Timings, Usage
 from llm.request import GenerationRequest
@@ -43,6 +46,9 @@ class Owner(Protocol):
     def tell_place(self, generation: Generation) -> None:
         """Call `generation.tell_place` with where it stands now."""
 
+    def charge(self, generation: Generation, tokens: int) -> None:
+        """`generation` was served so many tokens."""
+
 
 class Generation:
     """The controller's ticket.
@@ -51,7 +57,9 @@ class Generation:
     place is free only when the backend has left the sequence.
     """
 
-    def __init__(self, backend: Backend, visitor: str, place: Place, owner: Owner, clock: Clock) -> None:
+    def __init__(
+        self, backend: Backend, visitor: str, place: Place, owner: Owner, limits: Settings, clock: Clock
+    ) -> None:
         self.visitor = visitor
         self.place = place
         self.usage = Usage()
@@ -59,6 +67,7 @@ class Generation:
         self.started_at: float | None = None
         self._backend = backend
         self._owner = owner
+        self._limits = limits
         self._clock = clock
         self._arrived_at = clock()
         self._first_text_at: float | None = None
@@ -71,6 +80,10 @@ class Generation:
         self._cancelled: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[End] = loop.create_future()
         self._last_place: tuple[int, int] | None = None
+        self._timeout: tuple[str, str] | None = None
+        self._timer = loop.call_later(
+            limits.queue_timeout, self._time_out, "queue_timeout", "Nobody could answer in time."
+        )
         self.task: asyncio.Task[None] | None = None
         self._expiry = loop.call_later(RUN_WITHIN, self.cancel)
         if place is Place.RUNNING:
@@ -96,10 +109,16 @@ class Generation:
             return
         self._cancelled.set_result(None)
         self._expiry.cancel()
+        self._timer.cancel()
         if self._job is not None:
             self._job.cancel()
         elif self._push is None or self.place is Place.WAITING:
             self._owner.give_back(self)
+
+    def _time_out(self, code: str, message: str) -> None:
+        if not self._cancelled.done():
+            self._timeout = code, message
+            self.cancel()
 
     # Called by the controller
 
@@ -127,6 +146,11 @@ class Generation:
             log.exception("a generation failed")
             end = End(reason="error", usage=Usage(), code="error", message="The model failed on this request.")
         finally:
+            self._timer.cancel()
+            if self._timeout is not None and end.reason == "cancelled":
+                code, message = self._timeout
+                end = msgspec.structs.replace(end, reason="timeout", code=code, message=message)
+            self._owner.charge(self, end.usage.prompt_tokens - end.usage.cached_tokens)
             self.usage, self.outcome = end.usage, end.reason
             self._owner.give_back(self)
             push(
@@ -143,6 +167,10 @@ class Generation:
             return End(reason="cancelled", usage=Usage())
         self.started_at = self._clock()
         push(Started(queue_time=self.started_at - self._arrived_at))
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(
+            self._limits.generation_timeout, self._time_out, "generation_timeout", "The answer took too long."
+        )
         self._job = self._backend.start(prepared.result(), self._receive)
         return await self._ended
 
@@ -159,6 +187,7 @@ class Generation:
         if event.tokens:
             self._first_token_at = self._first_token_at or now
             self._last_token_at = now
+            self._owner.charge(self, event.tokens)
         if event.text and self._push is not None:
             self._first_text_at = self._first_text_at or now
             self._push(Delta(event.text))

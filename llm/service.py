@@ -123,11 +123,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.controller = GenerationController(
-            make_backend(settings),
-            num_of_concurrent_executions=settings.num_of_concurrent_executions,
-            max_queue_size=settings.max_queue_size,
-        )
+        self.controller = GenerationController(make_backend(settings), settings)
         self._connections: set[Connection] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -9,8 +9,9 @@ from typing import TypeVar
 import pytest
 
 import llm.generation
+from llm.conf import Settings
 from llm.controller import GenerationController
-from llm.errors import ConfigurationError, Overloaded, Unavailable
+from llm.errors import ConfigurationError, Overloaded, Unavailable, VisitorLimit
 from llm.events import Delta, Event, Finished, Queued, Started, Timings
 from llm.generation import Generation
 from llm.sampling import SamplingParams
@@ -28,6 +29,12 @@ class Clock:
         return self.now
 
 
+def limits(running: int, queued: int, **more: float) -> Settings:
+    """Without further limits for one visitor, unless they are given."""
+    values = {"per_visitor_running": 100, "per_visitor_queued": 100} | more
+    return Settings(num_of_concurrent_executions=running, max_queue_size=queued, **values)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def backend() -> ScriptedBackend:
     return ScriptedBackend()
@@ -42,10 +49,8 @@ def clock() -> Clock:
 async def make(backend: ScriptedBackend, clock: Clock) -> AsyncIterator[Make]:
     made: list[GenerationController] = []
 
-    async def make_controller(running: int = 2, queued: int = 2) -> GenerationController:
-        controller = GenerationController(
-            backend, num_of_concurrent_executions=running, max_queue_size=queued, clock=clock
-        )
+    async def make_controller(running: int = 2, queued: int = 2, **more: float) -> GenerationController:
+        controller = GenerationController(backend, limits(running, queued, **more), clock=clock)
         made.append(controller)
         await controller.load()
         return controller
@@ -84,15 +89,13 @@ async def test_admit_burst_accepts_exactly_running_plus_queued(make: Make, runni
 
 
 async def test_admit_before_the_model_is_ready_is_unavailable(backend: ScriptedBackend) -> None:
-    controller = GenerationController(backend, num_of_concurrent_executions=1, max_queue_size=1)
+    controller = GenerationController(backend, limits(1, 1))
     with pytest.raises(Unavailable):
         await controller.admit("ada")
 
 
 async def test_load_failure_is_told_and_raised() -> None:
-    controller = GenerationController(
-        ScriptedBackend("LLM_MODEL=x: no such model"), num_of_concurrent_executions=1, max_queue_size=1
-    )
+    controller = GenerationController(ScriptedBackend("LLM_MODEL=x: no such model"), limits(1, 1))
     told = []
     controller.on_status(told.append)
     with pytest.raises(ConfigurationError):
@@ -252,3 +255,90 @@ async def test_aclose_ends_what_runs_and_waits(make: Make, backend: ScriptedBack
     assert backend.closed
     with pytest.raises(Unavailable):
         await controller.admit("ada")
+
+
+@pytest.fixture
+async def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let the loop's time jump: what is due by then happens next."""
+    loop, real, ahead = asyncio.get_running_loop(), asyncio.get_running_loop().time, [0.0]
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead[0])
+
+    def jump(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return jump
+
+
+async def test_visitor_holds_no_more_than_one_may(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(4, 4, per_visitor_running=1, per_visitor_queued=1)
+    running = (await controller.admit("ada")).run(request("first"))
+    await until(running, Started)
+    waiting = (await controller.admit("ada")).run(request("second"))
+    await until(waiting, Queued)
+    with pytest.raises(VisitorLimit) as refused:
+        await controller.admit("ada")
+    assert refused.value.retry_after is not None
+    assert isinstance(await until((await controller.admit("bob")).run(request("other")), Started), Started)
+    backend.jobs[0].end()
+    await until(waiting, Started)
+    assert await numbers(controller) == (2, 0)
+
+
+async def test_without_a_queue_the_capped_visitor_is_told_it_is_his_limit(make: Make) -> None:
+    controller = await make(4, 0, per_visitor_running=1)
+    await controller.admit("ada")
+    with pytest.raises(VisitorLimit):
+        await controller.admit("ada")
+
+
+async def test_visitor_with_many_requests_does_not_hold_up_the_others(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(2, 20, per_visitor_running=2)
+    greedy = [(await controller.admit("greedy")).run(request(f"greedy {number}")) for number in range(8)]
+    modest = (await controller.admit("modest")).run(request("modest"))
+    assert (await until(modest, Queued)).position == 1
+    await until(greedy[1], Started)
+    backend.jobs[0].end()
+    await until(modest, Started)
+    assert [job.prompt for job in backend.jobs] == ["greedy 0", "greedy 1", "modest"]
+
+
+async def test_waiting_too_long_ends_with_its_own_code(
+    make: Make, backend: ScriptedBackend, advance: Callable[[float], None]
+) -> None:
+    controller = await make(1, 2, queue_timeout=30.0)
+    running = (await controller.admit("ada")).run(request())
+    await until(running, Started)
+    waiting = (await controller.admit("bob")).run(request())
+    await until(waiting, Queued)
+    advance(31.0)
+    end = await until(waiting, Finished)
+    assert (end.reason, end.code) == ("timeout", "queue_timeout")
+    assert await numbers(controller) == (1, 0)
+    assert backend.jobs[0].cancels == 0
+
+
+async def test_answer_that_takes_too_long_is_cut_and_keeps_its_place_until_it_has_left(
+    make: Make, backend: ScriptedBackend, advance: Callable[[float], None]
+) -> None:
+    controller = await make(1, 1, generation_timeout=60.0)
+    running = (await controller.admit("ada")).run(request())
+    await until(running, Started)
+    advance(61.0)
+    async with asyncio.timeout(5):
+        while not backend.jobs[0].cancels:
+            await asyncio.sleep(0)
+    assert await numbers(controller) == (1, 0)
+    backend.jobs[0].end("cancelled")
+    end = await until(running, Finished)
+    assert (end.reason, end.code) == ("timeout", "generation_timeout")
+
+
+async def test_end_at_the_very_moment_of_the_timeout_stays_what_it_was(
+    make: Make, backend: ScriptedBackend, advance: Callable[[float], None]
+) -> None:
+    controller = await make(1, 1, generation_timeout=60.0)
+    running = (await controller.admit("ada")).run(request())
+    await until(running, Started)
+    backend.jobs[0].end("stop")
+    advance(61.0)
+    assert (await until(running, Finished)).reason == "stop"
