@@ -22,7 +22,8 @@ django.setup()
 from llm.conf import get_settings
 names = ["DEBUG", "ALLOWED_HOSTS", "SESSION_COOKIE_SECURE", "SECURE_HSTS_SECONDS", "SESSION_COOKIE_AGE"]
 found = {name: getattr(settings, name) for name in names}
-found |= {"var": str(settings.CHATSTREAM_VAR), "llm_var": get_settings().var, "llm_queue": get_settings().max_queue_size}
+found |= {"var": str(settings.CHATSTREAM_VAR)}
+found |= {"llm_var": get_settings().var, "llm_queue": get_settings().max_queue_size}
 print(json.dumps(found))
 """
 
