@@ -1,7 +1,8 @@
 """The GenerationController as seen from any other process: the same interface, over the llm service's socket.
 
-A ServiceClient finds or starts the service, keeps the link alive, and ends what ran over a link that broke: those
-streams get their `Finished`. It belongs to one event loop; `get_controller()` gives that loop's client.
+A ServiceClient finds or starts the service, keeps the link alive, and sees to what ran over a link that broke: what
+had streamed nothing runs again once, the other streams get their `Finished`. It belongs to one event loop;
+`get_controller()` gives that loop's client.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ import msgspec
 from llm import launch, wire
 from llm.conf import Settings, get_settings
 from llm.errors import REQUEST_ERRORS, ConfigurationError, LLMError, Overloaded, RequestError, Unavailable
-from llm.events import Finished, Stats, Status
-from llm.link import Link
-from llm.request import GenerationRequest
-from llm.stream import EventStream
+from llm.events import Stats, Status
+from llm.link import Answer, Link
+from llm.ticket import ServiceTicket
 
 log = logging.getLogger(__name__)
 
@@ -30,27 +30,6 @@ ANSWER_SECONDS = 5.0
 """How long an admission may take before the visitor is told that the model is not reachable."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the service is looked for, and started, again."""
-
-
-class ServiceTicket:
-    """A place at the service. It belongs to the link it was given over, and is lost with it."""
-
-    def __init__(self, link: Link, number: int) -> None:
-        self._link = link
-        self._number = number
-        self._cancelled = False
-
-    def run(self, request: GenerationRequest) -> EventStream:
-        stream = EventStream(self.cancel)
-        if self._cancelled:
-            stream.push(Finished(reason="cancelled"))
-            return stream
-        self._link.run(self._number, request, stream.push)
-        return stream
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._link.send(wire.Cancel(self._number))
 
 
 class ServiceClient:
@@ -61,6 +40,8 @@ class ServiceClient:
         self._numbers = itertools.count(1)
         self._link: asyncio.Future[Link] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._orphans: list[ServiceTicket] = []
+        self._reruns: set[asyncio.Task[None]] = set()
         self._callbacks: list[Callable[[Status], None]] = []
         self._status = Status(state="loading")
         self.model = ""
@@ -93,7 +74,7 @@ class ServiceClient:
             raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
         if isinstance(answer, wire.Refused):
             raise _error(answer)
-        return ServiceTicket(link, number)
+        return ServiceTicket(link, number, visitor, self._revive)
 
     async def stats(self) -> Stats:
         try:
@@ -112,6 +93,7 @@ class ServiceClient:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
+        self._abandon()
         self._set_status(Status(state="down"))
 
     async def _linked(self) -> Link:
@@ -140,6 +122,7 @@ class ServiceClient:
 
     def _give_up(self) -> None:
         """Nobody needs to wait for a link any more."""
+        self._abandon()
         if self._link is not None and not self._link.done():
             self._link.set_exception(Unavailable("The model cannot be loaded; the operator has to look at the log."))
             self._link.exception()  # seen: there may be nobody waiting
@@ -148,18 +131,52 @@ class ServiceClient:
         link, process = await self._open()
         assert self._link is not None  # noqa: S101 connect() made it
         self._link.set_result(link)
+        guard = asyncio.create_task(link.guard(self._settings.stall_seconds))
         try:
+            self._run_orphans(link)
             async for frame in link.frames():
                 if isinstance(frame, wire.StatusChanged):
                     self.model = frame.model
                     self._set_status(frame.status)
+                    self._run_orphans(link)
         finally:
+            guard.cancel()
             self._link = asyncio.get_running_loop().create_future()
             link.close()
         code = await process.exit_code(within=1) if process is not None else None
         if self._status.state == "failed" or code == os.EX_CONFIG:
             raise ConfigurationError(self._status.message or "the llm service ended because of its settings")
         self._set_status(Status(state="down", message="The model's process ended."))
+
+    def _revive(self, ticket: ServiceTicket) -> None:
+        """A request that a death has hit before its first text: it runs again when the model is back."""
+        if self._keeper is None or self._keeper.done():
+            ticket.give_up()
+            return
+        self._orphans.append(ticket)
+        asyncio.get_running_loop().call_later(self._settings.queue_timeout, self._give_up_on, ticket)
+
+    def _give_up_on(self, ticket: ServiceTicket) -> None:
+        if ticket in self._orphans:
+            self._orphans.remove(ticket)
+            ticket.give_up()
+
+    def _abandon(self) -> None:
+        orphans, self._orphans = self._orphans, []
+        for ticket in orphans:
+            ticket.give_up()
+
+    def _run_orphans(self, link: Link) -> None:
+        """In their old order, and before anybody new: the questions are sent here and now."""
+        if self._status.state != "ready":
+            return
+        orphans, self._orphans = [ticket for ticket in self._orphans if ticket.waits], []
+        for ticket in orphans:
+            number = next(self._numbers)
+            answer = link.ask(wire.Admit(number, ticket.visitor))
+            task = asyncio.create_task(_run_again(ticket, link, number, answer))
+            self._reruns.add(task)
+            task.add_done_callback(self._reruns.discard)
 
     async def _open(self) -> tuple[Link, launch.ServiceProcess | None]:
         """A link to a service with our settings; one with others is replaced if nobody uses it."""
@@ -187,6 +204,17 @@ class ServiceClient:
         self._status = status
         for callback in tuple(self._callbacks):
             callback(status)
+
+
+async def _run_again(ticket: ServiceTicket, link: Link, number: int, answer: asyncio.Future[Answer]) -> None:
+    try:
+        admitted = isinstance(await answer, wire.Admitted)
+    except Unavailable:
+        admitted = False
+    if admitted:
+        ticket.run_again(link, number)
+    else:
+        ticket.give_up()
 
 
 def _error(refused: wire.Refused) -> RequestError:

@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     per_visitor_queued: Annotated[int, Meta(ge=0)] = 2
     queue_timeout: Seconds = 120.0
     generation_timeout: Seconds = 300.0
+    stall_seconds: Annotated[float, Meta(ge=1)] = 30.0
     max_new_tokens: Positive = 512
     synthetic_tokens: Positive = 200
     synthetic_rate: Annotated[float, Meta(gt=0)] = 20.0

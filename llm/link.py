@@ -1,12 +1,18 @@
 """One connection to the llm service: questions and their answers, streams and their events.
 
-Knows the frames, not how the service is found or started (`llm.launch`), nor when to connect again (`llm.client`).
+Knows the frames, not how the service is found or started (`llm.launch`), nor what to do once it is gone
+(`llm.client`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from llm import wire
 from llm.errors import Unavailable
@@ -15,26 +21,44 @@ from llm.request import GenerationRequest
 
 Answer = wire.Admitted | wire.Refused | wire.StatsReply
 
-LOST = Finished(reason="error", code=Unavailable.code, message="The model's process ended during this answer.")
+
+class Receiver(Protocol):
+    """Who follows one request."""
+
+    def receive(self, event: Event) -> None:
+        """What happened to it; nothing follows `Finished`."""
+
+    def lost(self) -> None:
+        """The connection broke before its end."""
 
 
 class Link:
-    """Lives as long as its connection. When that breaks, every question and every stream gets its end."""
+    """Lives as long as its connection. When that breaks, every question and every receiver hears of it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._frames = wire.read_frames(reader, wire.service_frames)
         self._asked: dict[int, asyncio.Future[Answer]] = {}
-        self._streams: dict[int, Callable[[Event], None]] = {}
+        self._receivers: dict[int, Receiver] = {}
+        self._heard_at = time.monotonic()
+        self._pid = 0
+
+    @property
+    def open(self) -> bool:
+        return not self._writer.is_closing()
 
     async def hello(self) -> wire.Hello | None:
         """The service's first frame; None if it left without one."""
         frame = await anext(self._frames, None)
-        return frame if isinstance(frame, wire.Hello) else None
+        if not isinstance(frame, wire.Hello):
+            return None
+        self._pid = frame.pid
+        return frame
 
     async def frames(self) -> AsyncIterator[wire.ServiceFrame]:
-        """Until the connection ends. What answers a question or belongs to a stream goes there."""
+        """Until the connection ends. What answers a question or belongs to a receiver goes there."""
         async for frame in self._frames:
+            self._heard_at = time.monotonic()
             match frame:
                 case wire.Events(events=events):
                     for number, event in events:
@@ -43,27 +67,43 @@ class Link:
                     asked = self._asked.pop(number, None)
                     if asked is not None and not asked.done():
                         asked.set_result(frame)
+                case wire.Pong():
+                    pass
                 case _:
                     yield frame
 
-    async def ask(self, question: wire.Admit | wire.GetStats) -> Answer:
-        """Raises Unavailable when the connection breaks before the answer."""
-        if self._writer.is_closing():
-            raise Unavailable("The model's process ended.")
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[question.id] = answer
-        self.send(question)
-        return await answer
+    async def guard(self, stall: float) -> None:
+        """Kill a service that says nothing for so many seconds, not even to a ping: stopped, or hung in native code.
 
-    def run(self, number: int, request: GenerationRequest, push: Callable[[Event], None]) -> None:
-        if self._writer.is_closing():
-            push(LOST)
-            return
-        self._streams[number] = push
-        self.send(wire.Run(number, request))
+        What it held is lost either way, and a process that was killed can be started again.
+        """
+        while True:
+            await asyncio.sleep(stall / 4)
+            if time.monotonic() - self._heard_at > stall:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+                return
+            self.send(wire.Ping())
+
+    def ask(self, question: wire.Admit | wire.GetStats) -> asyncio.Future[Answer]:
+        """The answer to come; Unavailable when the connection breaks before it. The question is sent at once."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if self.open:
+            self._asked[question.id] = answer
+            self.send(question)
+        else:
+            answer.set_exception(Unavailable("The model's process ended."))
+        return answer
+
+    def run(self, number: int, request: GenerationRequest, receiver: Receiver) -> None:
+        if self.open:
+            self._receivers[number] = receiver
+            self.send(wire.Run(number, request))
+        else:
+            receiver.lost()
 
     def send(self, frame: wire.ClientFrame) -> None:
-        if not self._writer.is_closing():
+        if self.open:
             self._writer.write(wire.encode(frame))
 
     async def retire(self) -> None:
@@ -79,11 +119,12 @@ class Link:
         for answer in asked.values():
             if not answer.done():
                 answer.set_exception(Unavailable("The model's process ended."))
-        streams, self._streams = self._streams, {}
-        for push in streams.values():
-            push(LOST)
+        receivers, self._receivers = self._receivers, {}
+        for _, receiver in sorted(receivers.items()):
+            receiver.lost()
 
     def _deliver(self, number: int, event: Event) -> None:
-        push = self._streams.pop(number, None) if isinstance(event, Finished) else self._streams.get(number)
-        if push is not None:
-            push(event)
+        ended = isinstance(event, Finished)
+        receiver = self._receivers.pop(number, None) if ended else self._receivers.get(number)
+        if receiver is not None:
+            receiver.receive(event)

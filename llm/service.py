@@ -87,6 +87,8 @@ class Connection:
                 self._cancel(number)
             case wire.GetStats(id=number):
                 self.send(wire.StatsReply(number, await self._controller.stats()))
+            case wire.Ping():
+                self.send(wire.Pong())
             case wire.Retire():
                 self._service.retire(self)
 

@@ -21,27 +21,27 @@ class EventStream:
         self._cancel = cancel
         self._events: deque[Event] = deque()
         self._arrived = asyncio.Event()
-        self._ended = False
+        self.ended = False
+        """`Finished` was pushed; it may not have been read yet."""
 
     def push(self, event: Event) -> None:
         """Called by the producer, on the loop. After `Finished` nothing may follow."""
         if isinstance(event, Queued) and self._events and isinstance(self._events[-1], Queued):
             self._events.pop()
         self._events.append(event)
+        self.ended = isinstance(event, Finished)
         self._arrived.set()
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        if self._ended:
-            raise StopAsyncIteration
         while not self._events:
+            if self.ended:
+                raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        event = self._events.popleft()
-        self._ended = isinstance(event, Finished)
-        return event
+        return self._events.popleft()
 
     async def __aenter__(self) -> EventStream:
         return self
@@ -49,5 +49,5 @@ class EventStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._ended:
+        if not self.ended:
             self._cancel()

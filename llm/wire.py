@@ -44,6 +44,10 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """Answered by Pong."""
+
+
 class GetStats(msgspec.Struct, frozen=True, tag=True):
     """Answered by StatsReply."""
 
@@ -54,7 +58,7 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     """End, if nobody else is connected: the client needs other settings. Answered by the end of the connection."""
 
 
-ClientFrame = Admit | Run | Cancel | GetStats | Retire
+ClientFrame = Admit | Run | Cancel | Ping | GetStats | Retire
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -88,6 +92,10 @@ class Events(msgspec.Struct, frozen=True, tag=True):
     events: list[tuple[int, Event]]
 
 
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """The service's loop is alive; of its model that says nothing."""
+
+
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
     id: int
     stats: Stats
@@ -98,7 +106,7 @@ class StatusChanged(msgspec.Struct, frozen=True, tag=True):
     model: str
 
 
-ServiceFrame = Hello | Admitted | Refused | Events | StatsReply | StatusChanged
+ServiceFrame = Hello | Admitted | Refused | Events | Pong | StatsReply | StatusChanged
 
 _encoder = msgspec.msgpack.Encoder()
 _length = struct.Struct(">I")

@@ -22,6 +22,7 @@ from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
 from llm.events import Delta, Event, Finished, Started, Status
 from llm.launch import connect
+from llm.stream import EventStream
 from tests.llm.scripted import request
 
 NewClient = Callable[..., ServiceClient]
@@ -135,18 +136,83 @@ async def test_client_that_dies_gives_its_places_back(client: NewClient) -> None
     assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
 
 
-async def test_service_that_is_killed_ends_its_streams_and_is_started_again(client: NewClient) -> None:
+async def started(client: ServiceClient, text: str = "hello") -> EventStream:
+    """A generation that has its place and has said nothing yet."""
+    stream = (await client.admit("ada")).run(request(text))
+    while not isinstance(await anext(stream), Started):
+        pass
+    return stream
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+async def test_death_ends_what_has_streamed_and_the_service_comes_back(client: NewClient) -> None:
     one = client(synthetic_tokens=500, synthetic_rate=20.0)
     await becomes(one, "ready")
     pid = (await hello(one._settings)).pid
-    stream = (await one.admit("ada")).run(request())
-    await anext(stream)
+    stream = await started(one)
+    assert isinstance(await anext(stream), Delta)
     os.kill(pid, signal.SIGKILL)
     events = [event async for event in stream]
     assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
     await becomes(one, "down")
     await becomes(one, "ready")
     assert (await hello(one._settings)).pid != pid
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGSTOP])
+async def test_what_has_streamed_nothing_runs_again_whole_and_in_its_order(
+    client: NewClient, with_signal: signal.Signals
+) -> None:
+    one = client(
+        synthetic_tokens=5,
+        synthetic_rate=2.0,
+        num_of_concurrent_executions=1,
+        per_visitor_queued=5,
+        stall_seconds=1.0,
+    )
+    await becomes(one, "ready")
+    streams = [await started(one, "/echo one"), *[(await one.admit("ada")).run(request("/echo two")) for _ in range(2)]]
+    os.kill((await hello(one._settings)).pid, with_signal)
+    ended: list[int] = []
+
+    async def read(number: int) -> list[Event]:
+        events = [event async for event in streams[number]]
+        ended.append(number)
+        return events
+
+    answers = await asyncio.gather(*map(read, range(3)))
+    assert [text_of(events) for events in answers] == ["one", "two", "two"]
+    assert all(events[-1].reason == "stop" for events in answers)
+    assert ended == [0, 1, 2]
+
+
+async def test_second_death_ends_what_may_be_the_cause(client: NewClient) -> None:
+    one = client(synthetic_tokens=5, synthetic_rate=1.0)
+    await becomes(one, "ready")
+    stream = await started(one)
+    for _ in range(2):
+        os.kill((await hello(one._settings)).pid, signal.SIGKILL)
+        await becomes(one, "down")
+        await becomes(one, "ready")
+    events = [event async for event in stream]
+    assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
+
+
+async def test_cancel_between_death_and_return_ends_at_once(client: NewClient) -> None:
+    one = client(synthetic_tokens=5, synthetic_rate=1.0)
+    await becomes(one, "ready")
+    ticket = await one.admit("ada")
+    stream = ticket.run(request())
+    assert isinstance(await anext(stream), Started)
+    os.kill((await hello(one._settings)).pid, signal.SIGKILL)
+    await becomes(one, "down")
+    ticket.cancel()
+    assert [event async for event in stream][-1].reason == "cancelled"
+    await becomes(one, "ready")
+    assert (await one.stats()).accepted == 0
 
 
 async def test_processes_that_start_at_once_share_one_service(tmp_path: Path) -> None:
