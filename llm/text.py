@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tokenizers.decoders import DecodeStream
+
 INCOMPLETE = "\ufffd"
 """What a decoder puts in the place of bytes that are no character, or not yet."""
 
@@ -109,21 +111,31 @@ def held_back(text: str, strings: Sequence[str]) -> int:
 def token_decoder(tokenizer: Any) -> Callable[[int], str]:
     """A function from the next token to the characters it completes. Special tokens have no text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return IncrementalDecoder(tokenizer) if backend is None else _fast_decoder(backend)
+    return IncrementalDecoder(tokenizer) if backend is None else FastDecoder(backend)
 
 
-def _fast_decoder(backend: Any) -> Callable[[int], str]:
-    from tokenizers.decoders import DecodeStream
+class FastDecoder:
+    """For tokenizers of the `tokenizers` library, which does the same in Rust."""
 
-    stream = DecodeStream(skip_special_tokens=True)
-    return lambda token: stream.step(backend, token) or ""
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def __call__(self, token: int) -> str:
+        try:
+            return self._stream.step(self._backend, token) or ""
+        except Exception:  # noqa: BLE001 the library raises nothing narrower
+            # a byte that is no character can change, for some tokenizers, how the bytes before it are read: text that
+            # was shown stays, and decoding begins anew
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._backend, token) or ""
 
 
 class IncrementalDecoder:
     """For tokenizers without a `tokenizers` backend: decodes the last tokens again with each new one.
 
-    Tokens before `_start` are settled. Those up to `_end` were shown, and are decoded again as the context of what
-    follows: a decoder may write the same token differently at the beginning of a text.
+    Those up to `_end` were shown; they are the context of what follows, because a token may be written differently at
+    the beginning of a text.
     """
 
     def __init__(self, tokenizer: Any) -> None:
