@@ -21,7 +21,7 @@ APPLICATION_SECONDS = 10.0
 """How long a cancelled connection may take to clean up when the server ends."""
 
 
-class Server(DaphneServer):  # type: ignore[misc] # daphne has no types
+class Server(DaphneServer):
     """Runs `on_start(address)` as a task of its loop once the port is bound, and `on_stop()` before it ends."""
 
     def __init__(
