@@ -27,7 +27,8 @@ async function show(/** @type {string} */ id) {
   try {
     found = await fetchConversation(id);
   } catch {
-    if (mine === view) composer.problem = "This conversation could not be loaded.";
+    // What is shown already stays, and the next connection begins with another try.
+    if (mine === view && store.conversation !== id) composer.problem = "This conversation could not be loaded.";
     return;
   }
   if (mine !== view) return;

@@ -11,13 +11,16 @@ const CODES = {
   visitor_limit: "You have as many answers under way as one visitor may. Please wait for one to end.",
   queue_timeout: "Nobody could answer in time. Please try again.",
   generation_timeout: "The answer took too long.",
-  overloaded: "Everyone is busy right now. Your text is kept; please try again in a moment.",
-  unavailable: "The model is not available right now. Your text is kept; please try again in a moment.",
+  overloaded: "Everyone is busy right now.",
+  unavailable: "The model is not available right now.",
   invalid_request: "A parameter is out of its range.",
   context_length_exceeded: "This is more text than the model can take in.",
   interrupted: "The server stopped while this answer was being written.",
   error: "Something went wrong while this answer was being written.",
 };
+
+/** What is gone when one tries again. */
+const PASSING = ["overloaded", "unavailable"];
 
 /** @type {Record<string, string>} */
 const REASONS = {
@@ -32,7 +35,9 @@ const REASONS = {
 /** @param {import("./socket.js").Refusal} refusal */
 export function refusalText(refusal) {
   const sentence = CODES[refusal.code] ?? refusal.message;
-  return refusal.retryAfter ? `${sentence} Try again in ${Math.ceil(refusal.retryAfter)} s.` : sentence;
+  if (!PASSING.includes(refusal.code)) return sentence;
+  const when = refusal.retryAfter ? `in ${Math.ceil(refusal.retryAfter)} s` : "in a moment";
+  return `${sentence} Your text is kept; please try again ${when}.`;
 }
 
 /** @param {import("./store.js").Shown} message */
