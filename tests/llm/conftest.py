@@ -1,4 +1,4 @@
-"""The bundled model, converted once for all runs."""
+"""The bundled model, converted once for all runs, and how hypothesis looks for counterexamples."""
 
 from __future__ import annotations
 
