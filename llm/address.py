@@ -1,19 +1,93 @@
-"""Where the llm service of this site listens."""
+"""Where an llm service listens: a unix socket in `var`, or what LLM_SERVICE says (`tcp://host:port`, `unix:/path`)."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
 
 from llm.conf import Settings
+from llm.errors import ConfigurationError
 
 LONGEST = 100
 """Bytes a unix socket's path may have: 108 on Linux, 104 on macOS, one of them the final NUL."""
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-def socket_path(settings: Settings) -> Path:
+
+class Address(msgspec.Struct, frozen=True):
+    """A unix socket's path, or a host and a port."""
+
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path is not None else f"tcp://{self.host}:{self.port}"
+
+    async def connect(self) -> Streams:
+        """Raises OSError where nobody listens."""
+        if self.path is not None:
+            return await asyncio.open_unix_connection(self.path)
+        return await asyncio.open_connection(self.host, self.port)
+
+    @contextlib.asynccontextmanager
+    async def listen(self, accept: Accept) -> AsyncIterator[None]:
+        """Within it, `accept` gets the connections. A unix socket is for its owner alone."""
+        if self.path is None:
+            server = await asyncio.start_server(accept, self.host, self.port)
+            try:
+                yield
+            finally:
+                server.close()
+            return
+        self.path.unlink(missing_ok=True)  # left by one that was killed: who listens here has made sure of that
+        mask = os.umask(0o077)
+        server = await asyncio.start_unix_server(accept, self.path)
+        os.umask(mask)
+        inode = self.path.stat().st_ino
+        try:
+            yield
+        finally:
+            server.close()
+            with contextlib.suppress(FileNotFoundError):
+                if self.path.stat().st_ino == inode:  # else a successor has already put its own there
+                    self.path.unlink()
+
+
+def parse(text: str) -> Address:
+    """What LLM_SERVICE says. Raises ConfigurationError."""
+    problem = f"LLM_SERVICE={text}: give tcp://host:port or unix:/path"
+    if text.startswith("unix:/"):
+        return Address(path=Path(text.removeprefix("unix:")))
+    try:
+        parts = urlsplit(text)
+        if parts.scheme == "tcp" and parts.hostname and parts.port is not None:
+            return Address(host=parts.hostname, port=parts.port)
+    except ValueError as error:
+        raise ConfigurationError(problem) from error
+    raise ConfigurationError(problem)
+
+
+def service_address(settings: Settings) -> Address:
+    """Where the service of this site is. Raises ConfigurationError."""
+    if not settings.service:
+        return Address(path=_own_socket(settings))
+    address = parse(settings.service)
+    if address.path is None and not settings.service_token:
+        raise ConfigurationError(f"LLM_SERVICE={settings.service}: a service behind TCP needs LLM_SERVICE_TOKEN")
+    return address
+
+
+def _own_socket(settings: Settings) -> Path:
     """`var/llm.sock`, or a short path for this user and this `var` where that is too long for a socket."""
     path = settings.var_path / "llm.sock"
     if len(os.fsencode(path)) <= LONGEST:

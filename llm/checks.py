@@ -4,6 +4,7 @@ llm.E001  a setting is of the wrong type or out of its range
 llm.E002  LLM_PROMPT does not lead to a prompt class
 llm.E003  LLM_MODEL names a file or directory that is not there
 llm.E004  the package of the bundled model is not installed
+llm.E005  LLM_SERVICE is no address, or TCP without a token
 llm.W001  the environment has an LLM_ name that nothing reads: most likely a typing error
 """
 
@@ -19,6 +20,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from llm import conf
+from llm.address import service_address
 from llm.errors import ConfigurationError
 from llm.prompts import load_prompt_class
 
@@ -34,9 +36,19 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
         settings = conf.from_mapping(values)
     except ConfigurationError as error:
         return [*found, Error(str(error), hint="See the table in the README.", id="llm.E001")]
+    if settings.service:
+        return [*found, *_check_service(settings)]  # the model and its prompt are the service's affair
     if settings.backend == "local":
         found += [*_check_prompt(settings), *_check_model(settings)]
     return found
+
+
+def _check_service(settings: conf.Settings) -> list[CheckMessage]:
+    try:
+        service_address(settings)
+    except ConfigurationError as error:
+        return [Error(str(error), id="llm.E005")]
+    return []
 
 
 def _check_prompt(settings: conf.Settings) -> list[CheckMessage]:

@@ -131,7 +131,7 @@ class ServiceClient:
         link, process = await self._open()
         assert self._link is not None  # noqa: S101 connect() made it
         self._link.set_result(link)
-        guard = asyncio.create_task(link.guard(self._settings.stall_seconds))
+        guard = asyncio.create_task(link.guard(self._settings.stall_seconds, kills=not self._settings.service))
         try:
             self._run_orphans(link)
             async for frame in link.frames():
@@ -183,10 +183,16 @@ class ServiceClient:
         for _ in range(10):
             (reader, writer), process = await launch.connect_or_start(self._settings)
             link = Link(reader, writer)
-            hello = await link.hello()
-            if hello is None:  # it was ending
+            try:
+                hello = await link.hello(self._settings.service_token)
+            except BaseException:
+                link.close()
+                raise
+            if hello is None:  # it was ending, or the token is not its own
+                link.close()
                 continue
-            if hello.protocol == wire.PROTOCOL and hello.fingerprint == self._settings.fingerprint:
+            same = hello.fingerprint == self._settings.fingerprint or bool(self._settings.service)
+            if hello.protocol == wire.PROTOCOL and same:
                 self.model = hello.model
                 self._set_status(hello.status)
                 return link, process
@@ -196,6 +202,8 @@ class ServiceClient:
                     f"an llm service with other settings (pid {hello.pid}) is in use for {self._settings.var}; "
                     "stop the processes that use it or set another CHATSTREAM_VAR"
                 )
+        if self._settings.service:
+            raise Unavailable(f"{self._settings.service} does not let this client in; see LLM_SERVICE_TOKEN.")
         raise Unavailable("The model's process ends as soon as it starts.")
 
     def _set_status(self, status: Status) -> None:

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[str, Meta(min_length=1)] = "bundled"  # or a hub id, a directory, a .gguf, python:package.function
     model_revision: str = ""  # of a hub id: a branch, a tag or a commit
     backend: Literal["local", "synthetic"] = "local"
+    service: str = ""  # tcp://host:port or unix:/path of a service that stays; empty: one is started in var
+    service_token: str = ""
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Positive | Literal["auto"] = "auto"
@@ -47,7 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def fingerprint(self) -> str:
         """Equal for two processes that can share one llm service."""
-        same = msgspec.convert(msgspec.to_builtins(self), Settings)  # 20 and 20.0 are one value
+        here = msgspec.structs.replace(self, service="", service_token="")  # how it is reached is no part of it
+        same = msgspec.convert(msgspec.to_builtins(here), Settings)  # 20 and 20.0 are one value
         return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:16]
 
     @property

@@ -17,11 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from llm.address import socket_path
+from llm.address import Streams, service_address
 from llm.conf import Settings
 from llm.errors import ConfigurationError, Unavailable
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class ServiceProcess:
@@ -43,17 +41,22 @@ class ServiceProcess:
 
 
 async def connect(settings: Settings) -> Streams | None:
-    """A connection to the service that lives, None if there is none."""
+    """A connection to the service that lives, None if there is none. Raises ConfigurationError."""
     try:
-        return await asyncio.open_unix_connection(socket_path(settings))
+        return await service_address(settings).connect()
     except (FileNotFoundError, ConnectionRefusedError):
         return None
 
 
 async def connect_or_start(settings: Settings) -> tuple[Streams, ServiceProcess | None]:
-    """A connection, and the process if it had to be started. Raises ConfigurationError, Unavailable."""
+    """A connection, and the process if it had to be started. Raises ConfigurationError, Unavailable.
+
+    A service that LLM_SERVICE names is started by the operator, not here.
+    """
     if (streams := await connect(settings)) is not None:
         return streams, None
+    if settings.service:
+        raise Unavailable(f"Nobody listens at {settings.service}.")
     async with _lock(settings.var_path / "llm.lock"):
         if (streams := await connect(settings)) is not None:
             return streams, None

@@ -47,8 +47,9 @@ class Link:
     def open(self) -> bool:
         return not self._writer.is_closing()
 
-    async def hello(self) -> wire.Hello | None:
-        """The service's first frame; None if it left without one."""
+    async def hello(self, token: str) -> wire.Hello | None:
+        """Log in; the service's first frame, None if it left without one."""
+        self.send(wire.Login(token))
         frame = await anext(self._frames, None)
         if not isinstance(frame, wire.Hello):
             return None
@@ -72,16 +73,19 @@ class Link:
                 case _:
                     yield frame
 
-    async def guard(self, stall: float) -> None:
-        """Kill a service that says nothing for so many seconds, not even to a ping: stopped, or hung in native code.
+    async def guard(self, stall: float, *, kills: bool) -> None:
+        """Break with a service that says nothing for so many seconds, not even to a ping.
 
-        What it held is lost either way, and a process that was killed can be started again.
+        It is stopped, or hung in native code; what it held is lost either way. With `kills` it runs on this machine
+        and is ours to kill, so that it can be started again; else whoever runs it has to do that.
         """
         while True:
             await asyncio.sleep(stall / 4)
             if time.monotonic() - self._heard_at > stall:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
+                if kills:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._pid, signal.SIGKILL)
+                self._writer.transport.abort()
                 return
             self.send(wire.Ping())
 

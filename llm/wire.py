@@ -1,6 +1,6 @@
 """The frames between the llm service and its clients, and how they are cut out of a byte stream.
 
-MessagePack by msgspec, each frame behind its length (4 bytes, big-endian), on a local socket. A client numbers its
+MessagePack by msgspec, each frame behind its length (4 bytes, big-endian). A client numbers its
 requests; everything the service says about a request carries that number. All events of one turn of the service's
 loop travel to a client in one `Events` frame. Both ends are always the same version: the hello says which.
 """
@@ -22,6 +22,12 @@ Frame = TypeVar("Frame")
 PROTOCOL = 1
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes; far above any conversation, so that only a broken peer meets it."""
+
+
+class Login(msgspec.Struct, frozen=True, tag=True):
+    """The first frame of a client; empty where the service asks for no token. Answered by Hello, or by the end."""
+
+    token: str
 
 
 class Admit(msgspec.Struct, frozen=True, tag=True):
@@ -58,11 +64,11 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     """End, if nobody else is connected: the client needs other settings. Answered by the end of the connection."""
 
 
-ClientFrame = Admit | Run | Cancel | Ping | GetStats | Retire
+ClientFrame = Login | Admit | Run | Cancel | Ping | GetStats | Retire
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """The first frame. `others`: how many other clients are connected."""
+    """The first frame of the service. `others`: how many other clients are connected."""
 
     protocol: int
     fingerprint: str

@@ -55,6 +55,8 @@ def test_default_settings_have_no_problem() -> None:
         ({"LLM_PROMPT": "no.such.Class"}, "llm.E002"),
         ({"LLM_MODEL": "/nowhere/model"}, "llm.E003"),
         ({"LLM_MODEL": "missing.gguf"}, "llm.E003"),
+        ({"LLM_SERVICE": "localhost:1"}, "llm.E005"),
+        ({"LLM_SERVICE": "tcp://localhost:1"}, "llm.E005"),
     ],
 )
 def test_what_cannot_work_is_known_before_loading(values: dict[str, str], expected: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from llm import wire
-from llm.address import LONGEST, socket_path
+from llm.address import LONGEST, service_address
 from llm.backends.synthetic import synthetic_text
 from llm.client import ServiceClient
 from llm.conf import Settings
@@ -24,6 +25,7 @@ from llm.events import Delta, Event, Finished, Started, Status
 from llm.launch import connect
 from llm.stream import EventStream
 from tests.llm.scripted import request
+from tests.server import ROOT
 
 NewClient = Callable[..., ServiceClient]
 
@@ -44,16 +46,23 @@ async def client(tmp_path: Path) -> AsyncIterator[NewClient]:
     for one in made:
         await one.aclose()
     for one in settings:
-        await end_service(one)
+        if not one.service:
+            await end_service(one)
 
 
 async def end_service(settings: Settings) -> None:
     """Do not wait out its last five seconds."""
     if (streams := await connect(settings)) is not None:
         reader, writer = streams
-        writer.write(wire.encode(wire.Retire()))
+        writer.write(wire.encode(wire.Login("")) + wire.encode(wire.Retire()))
         await reader.read()
         writer.close()
+
+
+def path_of(settings: Settings) -> Path:
+    path = service_address(settings).path
+    assert path is not None
+    return path
 
 
 async def becomes(client: ServiceClient, state: str) -> Status:
@@ -72,6 +81,7 @@ async def hello(settings: Settings) -> wire.Hello:
     streams = await connect(settings)
     assert streams is not None
     reader, writer = streams
+    writer.write(wire.encode(wire.Login("")))
     frame = await anext(wire.read_frames(reader, wire.service_frames))
     writer.close()
     assert isinstance(frame, wire.Hello)
@@ -267,7 +277,7 @@ async def test_service_ends_after_its_last_client_left(client: NewClient) -> Non
     process = psutil.Process((await hello(one._settings)).pid)
     await one.aclose()
     await asyncio.to_thread(process.wait, 15)
-    assert not socket_path(one._settings).exists()
+    assert not path_of(one._settings).exists()
 
 
 async def test_settings_that_cannot_work_are_told_and_not_tried_again(client: NewClient, tmp_path: Path) -> None:
@@ -284,7 +294,7 @@ async def test_long_var_path_gets_a_short_socket(client: NewClient, tmp_path: Pa
     deep = tmp_path / ("d" * 90) / ("e" * 90)
     deep.mkdir(parents=True)
     one = client(var=str(deep))
-    assert len(os.fsencode(socket_path(one._settings))) <= LONGEST
+    assert len(os.fsencode(path_of(one._settings))) <= LONGEST
     await becomes(one, "ready")
 
 
@@ -304,4 +314,51 @@ async def test_what_is_no_frame_harms_nobody_else(client: NewClient) -> None:
 async def test_socket_is_for_its_owner_only(client: NewClient) -> None:
     one = client()
     await becomes(one, "ready")
-    assert socket_path(one._settings).stat().st_mode & 0o077 == 0
+    assert path_of(one._settings).stat().st_mode & 0o077 == 0
+
+
+async def test_service_that_stays_serves_over_tcp_to_those_who_know_the_token(
+    client: NewClient, tmp_path: Path
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "CHATSTREAM_VAR": str(tmp_path),
+        "LLM_BACKEND": "synthetic",
+        "LLM_SERVICE_TOKEN": "secret",
+        "LLM_MAX_QUEUE_SIZE": "3",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "llm_service", "--listen", address, cwd=ROOT, env=environment, stdout=-1
+    )
+    assert process.stdout is not None
+    assert address in (await process.stdout.readline()).decode()
+    try:
+        one = client(service=address, service_token="secret")
+        await becomes(one, "ready")
+        assert text_of(await answer(one, "/echo over tcp")) == "over tcp"
+        assert (await one.stats()).max_waiting == 3  # its settings count, not the client's
+        stranger = client(service=address, service_token="guess")
+        await becomes(stranger, "down")
+        process.terminate()
+        assert await process.wait() == 0
+        await becomes(one, "down")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("service", ["localhost", "tcp://host", "tcp://host:port", "http://host:1", "unix:relative"])
+async def test_address_that_is_none_is_one_line(client: NewClient, service: str) -> None:
+    status = await becomes(client(service=service), "failed")
+    assert status.message is not None
+    assert status.message.startswith(f"LLM_SERVICE={service}: ")
+
+
+async def test_tcp_without_a_token_is_refused(client: NewClient) -> None:
+    status = await becomes(client(service="tcp://127.0.0.1:9"), "failed")
+    assert status.message is not None
+    assert "LLM_SERVICE_TOKEN" in status.message
