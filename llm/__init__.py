@@ -55,7 +55,7 @@ _HOME = {
     "get_controller": "client",
 }
 
-__all__ = [  # noqa: PLE0604, F822 the names above, loaded when they are first used
+__all__ = [
     "ChatMessage",
     "ChatPrompt",
     "ConfigurationError",
