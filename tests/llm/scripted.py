@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
 from llm.errors import ConfigurationError, RequestError
 from llm.events import FinishReason, Usage
@@ -12,10 +14,12 @@ class ScriptedJob:
     def __init__(self, prompt: str, emit: Emit) -> None:
         self.prompt = prompt
         self.cancels = 0
+        self.cancelled = asyncio.Event()
         self._emit = emit
 
     def cancel(self) -> None:
         self.cancels += 1
+        self.cancelled.set()
 
     def say(self, text: str) -> None:
         self._emit(Piece(text, 1))

@@ -324,9 +324,7 @@ async def test_answer_that_takes_too_long_is_cut_and_keeps_its_place_until_it_ha
     running = (await controller.admit("ada")).run(request())
     await until(running, Started)
     advance(61.0)
-    async with asyncio.timeout(5):
-        while not backend.jobs[0].cancels:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(backend.jobs[0].cancelled.wait(), 5)
     assert await numbers(controller) == (1, 0)
     backend.jobs[0].end("cancelled")
     end = await until(running, Finished)
