@@ -118,7 +118,7 @@ def draw_from_most_likely(logits: Tensor, chances: Tensor, rows: Sequence[RowSam
         if count == vocabulary or bool(((top_k <= count) | (before[:, -1:] >= top_p)).all()):
             break
         count = min(count * 8, vocabulary)
-    kept = shares.masked_fill((before >= top_p) & (position > 0), 0.0)
+    kept = shares.masked_fill(before >= top_p, 0.0)  # never the first, which has nothing before it
     return tokens.gather(-1, pick(kept, chances)[:, None])[:, 0]
 
 

@@ -34,7 +34,9 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: Qwen2Config(**SIZES, num_key_value_heads=2),
     "qwen3": lambda: Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=16),
     "mistral, window": lambda: MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8),
-    "gemma2, window and softcap": lambda: Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=16, sliding_window=8),
+    "gemma2, window and softcap": lambda: Gemma2Config(
+        **SIZES, num_key_value_heads=2, head_dim=16, sliding_window=8, attn_logit_softcapping=1.0
+    ),
 }
 FAMILIES = list(CONFIGS)
 

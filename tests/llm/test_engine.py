@@ -131,13 +131,13 @@ def test_a_row_without_numbers_fails_alone() -> None:
     """NaN in one sequence's keys and values reaches nobody else, not even who takes its place in memory."""
     model = tiny()
     poison = VOCABULARY - 1
-    expected = [generated(model, prompt(n), 20, eos_token_id=None) for n in (6, 8, 5)]
+    expected = [generated(model, prompt(n), 20, eos_token_id=None) for n in (30, 8, 5)]
     forward = verify.packed(model)
     with torch.no_grad():
         model.get_input_embeddings().weight[poison] = float("nan")
-    good, bad, later = sequence(prompt(6)), sequence([poison, 5]), sequence(prompt(5))
+    good, bad, later = sequence(prompt(30)), sequence([poison, 5]), sequence(prompt(5))
     also_good = sequence(prompt(8))
-    sick = sequence(prompt(7), 9)
+    sick = sequence(prompt(12))
     engine = Engine(forward, sample=lambda logits, rows: _say(poison, sick, core.sampler.sample(logits, rows), rows))
     results = run(engine, {0: [good, bad, sick], 1: [also_good], 4: [later]})
     ends = {result.sequence: result.finish for result in results if result.finish}
@@ -170,6 +170,16 @@ def test_no_memory_for_one_ends_that_one(forward: PackedModel, monkeypatch: pyte
     ends = {r.sequence: r.finish for r in run(engine, {0: []}) if r.finish}
     assert ends == {good: "length", bad: "error"}
     assert engine.cache.allocated_bytes == 0
+
+
+def test_repetition_penalty_equals_generate() -> None:
+    """Over prompt and answer: without it this model repeats itself."""
+    model = tiny()
+    expected = generated(model, prompt(9), 40, eos_token_id=None, repetition_penalty=1.3)
+    assert expected != generated(model, prompt(9), 40, eos_token_id=None)
+    one = sequence(prompt(9), 40, params=SamplingParams(temperature=0.0, repetition_penalty=1.3))
+    run(Engine(verify.packed(model)), {0: [one, sequence(prompt(20), 40)]})
+    assert one.generated == expected
 
 
 def test_a_seed_repeats_an_answer_whatever_the_batch(forward: PackedModel) -> None:

@@ -291,11 +291,11 @@ def test_a_copy_is_made_once(source: Path, tmp_path: Path, conversions: list[Pat
 
 def test_a_stale_copy_is_not_used(source: Path, tmp_path: Path, conversions: list[Path]) -> None:
     first = kept(source, tmp_path / "models")
-    source.write_text("better")
+    source.write_text("WEIGHTS")
     os.utime(source, ns=(1, 1))
     second = kept(source, tmp_path / "models")
     assert (first / "weights").read_text() == "weights"
-    assert (second / "weights").read_text() == "better"
+    assert (second / "weights").read_text() == "WEIGHTS"
     assert len({first, second, kept(source, tmp_path / "models", dtype=torch.bfloat16)}) == 3
     assert kept(source, tmp_path / "models", sampling={"temperature": 0.5}) not in (first, second)
 

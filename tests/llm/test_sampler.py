@@ -38,6 +38,7 @@ def reference(logits: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p
         {"temperature": 1.0, "top_p": 1.0, "top_k": 3},
         {"temperature": 1.0, "top_p": 0.7, "top_k": 4},
         {"temperature": 2.0, "top_p": 0.95, "top_k": 1000},
+        {"temperature": 4.0, "top_p": 0.5, "top_k": 3},
     ],
 )
 def test_distribution(params: dict[str, float]) -> None:
@@ -68,6 +69,13 @@ def test_top_p_always_keeps_the_most_likely_token(dtype: torch.dtype) -> None:
     logits = torch.tensor([[0.0, 12.0, 0.0, 0.0]], dtype=dtype).repeat(500, 1)
     rows = [row(seed=seed, temperature=1.0, top_p=0.0001) for seed in range(500)]
     assert set(sample(logits, rows)) == {1}
+
+
+def test_half_precision_is_computed_in_full() -> None:
+    logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(2)).bfloat16()
+    for params in ({"temperature": 1.0, "top_p": 0.9}, {"temperature": 1.0, "repetition_penalty": 1.3}):
+        for seed in range(100):
+            assert sample(logits, [row(seed=seed, **params)]) == sample(logits.float(), [row(seed=seed, **params)])
 
 
 def test_temperature_zero_is_argmax() -> None:
