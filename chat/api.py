@@ -18,6 +18,7 @@ from chat.database import reading
 from chat.history import get_history
 from chat.protocol import ERRORS
 from chat.records import HistoryError
+from chat.turns import get_turns
 from llm.errors import Unavailable
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
@@ -85,6 +86,8 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 @never_cache
 async def readyz(request: HttpRequest) -> HttpResponse:
     """Messages would be answered; if not, why."""
+    if get_turns().hub.restarting:
+        return HttpResponse("draining\n", content_type="text/plain", status=503)
     status = llm.get_controller().status
     if status.state in ("ready", "degraded"):
         return HttpResponse("ready\n", content_type="text/plain")

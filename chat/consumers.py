@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
+WRITABLE = "chat.writable"
+"""Key of a scope: an `asyncio.Event` that is clear while the socket's reader lags behind, if the server has one.
+
+Waiting costs nothing: a watcher is a place in a transcript, what it was not sent yet is stored once.
+"""
+
 
 class Gone(Exception):
     """The socket is closed or closing."""
@@ -60,6 +66,7 @@ class ChatConsumer(AsyncConsumer):
     def __init__(self) -> None:
         self.feed = Feed(get_settings().watches_per_socket)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = 0
         self._leave: list[Callable[[], None]] = [self.feed.close]
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
@@ -114,6 +121,7 @@ class ChatConsumer(AsyncConsumer):
 
     async def _answer(self, frame: AnyClientFrame, arrived: float) -> None:
         """Exactly one reply, whatever happens."""
+        self._answering += 1
         try:
             match frame:
                 case MessageSend() | MessageRegenerate():
@@ -135,6 +143,9 @@ class ChatConsumer(AsyncConsumer):
         except Exception:
             logger.exception("A frame could not be carried out")
             await self._send(protocol.error("error", id=frame.id))
+        finally:
+            self._answering -= 1
+            self.feed.changed.set()  # a socket that waited for this reply to close may now
 
     async def _ask(self, frame: MessageSend | MessageRegenerate, arrived: float) -> None:
         accepted = await self.turns.start(_asked(frame, self.visitor), frame.params, arrived)
@@ -150,11 +161,19 @@ class ChatConsumer(AsyncConsumer):
             self.feed.follow(transcript, frame.next_seq if known else None)
 
     async def _forward(self) -> None:
-        """What others tell this socket: its feed, as it comes."""
+        """What others tell this socket: its feed, as it comes and as fast as it is read."""
+        writable = self.scope.get(WRITABLE)
         while True:
             await self.feed.changed.wait()
+            if writable is not None:
+                await writable.wait()
             for frame in self.feed.frames():
                 await self._send(frame)
+                if writable is not None:  # before the next frame is made, not after
+                    await writable.wait()
+            if self.turns.hub.restarting and self.feed.idle and not self._answering:
+                await self.send({"type": "websocket.close", "code": protocol.SERVICE_RESTART})
+                return
 
     def _hello(self) -> ServerFrame:
         limits = Limits(

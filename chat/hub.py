@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
-from chat.protocol import ConversationChanged, ServerFrame
+from chat.protocol import ConversationChanged, ServerFrame, ServerRestarting
 from chat.transcript import Transcript, Watch
 
 KEEP_SECONDS = 60
@@ -51,6 +51,11 @@ class Feed:
             if watch.done and self._watches.get(watch.transcript.generation) is watch:
                 self.unfollow(watch.transcript.generation)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is due, and nothing that it follows can still happen."""
+        return not self._notices and not self._watches
+
     def close(self) -> None:
         for generation in list(self._watches):
             self.unfollow(generation)
@@ -62,6 +67,7 @@ class Hub:
     def __init__(self) -> None:
         self._running: dict[UUID, tuple[Transcript, Callable[[], None]]] = {}
         self._feeds: dict[UUID, set[Feed]] = {}
+        self._restarting: ServerRestarting | None = None
 
     def add(self, transcript: Transcript, stop: Callable[[], None]) -> None:
         """A turn that runs from now on; `stop` ends it."""
@@ -87,6 +93,8 @@ class Hub:
     def join(self, visitor: UUID, feed: Feed) -> Callable[[], None]:
         """Tell `feed` what changes for this visitor; what comes back ends that."""
         self._feeds.setdefault(visitor, set()).add(feed)
+        if self._restarting is not None:
+            feed.notice(ServerRestarting, self._restarting)
 
         def leave() -> None:
             feeds = self._feeds.get(visitor, set())
@@ -95,6 +103,17 @@ class Hub:
                 self._feeds.pop(visitor, None)
 
         return leave
+
+    def restart(self, retry_after: float) -> None:
+        """Tell every socket, those to come too, that this process is about to end."""
+        self._restarting = ServerRestarting(retry_after=retry_after)
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.notice(ServerRestarting, self._restarting)
+
+    @property
+    def restarting(self) -> bool:
+        return self._restarting is not None
 
     def announce(self, visitor: UUID, conversation: UUID) -> None:
         """Tell the visitor's sockets that a conversation changed."""

@@ -10,7 +10,10 @@ After accepting a socket the server sends `hello` and `status`. Whoever sends a 
 `next_seq` of what is already there, as the missing deltas. `seq` counts from 0, +1 each, the same for every watcher,
 so a gap shows. Every watched generation ends with exactly one `generation.finished`.
 
-The server closes with 4401 (no session: load the page again), 4403 (origin not allowed).
+A server that is told to stop sends `server.restarting` to all. It answers new messages with the error `restarting`,
+and closes each socket with 1012 once no answer it watches is under way; a client connects again after `retry_after`.
+
+The server closes with 4401 (no session: load the page again), 4403 (origin not allowed), 1012 (it restarts).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from llm.sampling import SamplingParams
 VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024
 NO_SESSION = 4401
+SERVICE_RESTART = 1012
 
 ERRORS: dict[str, str] = {
     "bad_frame": "This is not a frame of this protocol.",
@@ -39,6 +43,7 @@ ERRORS: dict[str, str] = {
     "queue_timeout": "Nobody could answer in time. Please try again.",
     "generation_timeout": "The answer took too long.",
     "overloaded": "Everyone is busy right now. Please try again in a moment.",
+    "restarting": "The server is restarting. It will be back in a moment.",
     "unavailable": "The model is not available right now.",
     "invalid_request": "A parameter is out of its range.",
     "context_length_exceeded": "This is more text than the model can take in.",
@@ -196,6 +201,12 @@ class ConversationChanged(ServerFrame, frozen=True, kw_only=True, tag="conversat
     """A message was accepted in it, or an answer ended: to all of the visitor's sockets."""
 
     conversation: UUID
+
+
+class ServerRestarting(ServerFrame, frozen=True, kw_only=True, tag="server.restarting"):
+    """It will close this socket soon; connect again after `retry_after` seconds, not all at once."""
+
+    retry_after: float
 
 
 class Error(ServerFrame, frozen=True, kw_only=True, tag="error"):

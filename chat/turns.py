@@ -35,7 +35,19 @@ GAP = 0.04
 STORE_SECONDS = 30.0
 """How long the end of a turn is tried to be stored."""
 
+RETRY_AFTER = 2.0
+"""Seconds after which another process may well be there, when this one is told to stop."""
+
 FAILED = Finished(reason="error", code="error", message="Something went wrong while this answer was being written.")
+
+
+class Restarting(RequestError):
+    """This process is about to end and begins nothing new."""
+
+    code = "restarting"
+
+    def __init__(self) -> None:
+        super().__init__("The server is restarting. It will be back in a moment.", retry_after=RETRY_AFTER)
 
 
 class Turn:
@@ -153,6 +165,8 @@ class Turns:
         """
         if accepted := await self.history.accepted(asked.visitor, asked.frame):
             return accepted
+        if self.hub.restarting:
+            raise Restarting
         return await asyncio.shield(_kept(self._starting, self._start(asked, params, arrived)))
 
     async def stop(self, visitor: UUID, generation: UUID) -> None:
@@ -169,6 +183,16 @@ class Turns:
         run = stored.generation
         # A turn is in the hub before its row exists, so a living row without one has lost its process.
         return self.hub.transcript(run.id) or Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new, tell every socket, and let the turns under way end by themselves for so long."""
+        self.hub.restart(RETRY_AFTER)
+        deadline = time.monotonic() + seconds
+        while under_way := {*self._starting, *self._running}:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(under_way, timeout=left)
 
     async def aclose(self) -> None:
         """End all turns as interrupted, their text stored."""

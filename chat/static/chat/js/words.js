@@ -12,6 +12,7 @@ const CODES = {
   queue_timeout: "Nobody could answer in time. Please try again.",
   generation_timeout: "The answer took too long.",
   overloaded: "Everyone is busy right now.",
+  restarting: "The server is restarting.",
   unavailable: "The model is not available right now.",
   invalid_request: "A parameter is out of its range.",
   context_length_exceeded: "This is more text than the model can take in.",
@@ -20,7 +21,7 @@ const CODES = {
 };
 
 /** What is gone when one tries again. */
-const PASSING = ["overloaded", "unavailable"];
+const PASSING = ["overloaded", "unavailable", "restarting"];
 
 /** @type {Record<string, string>} */
 const REASONS = {
