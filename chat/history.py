@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 from uuid import UUID
 
@@ -54,6 +54,12 @@ class History(Protocol):
     async def started(self, generation: UUID) -> None:
         """It left the queue."""
 
+    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        """Store the text so far of running generations, all or nothing; those that live here no longer come back.
+
+        Raises HistoryUnavailable where trying again can help.
+        """
+
     async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
         """Store the end. False if it has one already, or belongs to another process: then nothing was written.
 
@@ -92,6 +98,10 @@ class DatabaseHistory:
     async def started(self, generation: UUID) -> None:
         with _translated():
             await writing(self._started)(generation)
+
+    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        with _translated():
+            return await writing(self._checkpoint)(texts)
 
     async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
         with _translated():
@@ -161,6 +171,14 @@ class DatabaseHistory:
 
     def _started(self, generation: UUID) -> None:
         self._live(generation).update(state=Generation.State.RUNNING)
+
+    @transaction.atomic
+    def _checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        live = Generation.objects.filter(pk__in=list(texts), owner=self.owner, state__in=Generation.LIVE)
+        # The rows stay locked, so that nobody can end one between this look at it and the writing of its text.
+        answers = dict(live.order_by("pk").select_for_update().values_list("pk", "answer"))
+        Message.objects.bulk_update([Message(pk=answers[key], text=texts[key]) for key in answers], ["text"])
+        return set(texts) - set(answers)
 
     def _finish(self, generation: UUID, text: str, end: Finished) -> bool:
         with transaction.atomic():

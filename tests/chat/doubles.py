@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from chat.history import DatabaseHistory
@@ -83,9 +83,20 @@ class ScriptedController:
 
 
 class FailingHistory(DatabaseHistory):
-    """A database that is away for the next `failures` ends."""
+    """A database that is away for the next `failures` writes; `checkpoints` are those it has stored."""
 
-    failures = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 0
+        self.checkpoints: asyncio.Queue[dict[UUID, str]] = asyncio.Queue()
+
+    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        if self.failures:
+            self.failures -= 1
+            raise HistoryUnavailable
+        gone = await super().checkpoint(texts)
+        self.checkpoints.put_nowait(dict(texts))
+        return gone
 
     async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
         if self.failures:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from chat import turns as turns_module
+from chat import checkpoints
+from chat import turn as turn_module
+from chat.history import DatabaseHistory
 from chat.models import Generation, Message
 from chat.records import Accepted, NotFound, TurnInProgress
 from chat.transcript import Transcript
@@ -247,7 +249,7 @@ async def test_an_end_that_cannot_be_stored_is_told_as_what_it_will_be(
     history: FailingHistory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(turns_module, "STORE_SECONDS", 0.0)
+    monkeypatch.setattr(turn_module, "STORE_SECONDS", 0.0)
     history.failures = 1_000
     _, transcript = await start(turns, visitor)
     await controller.tickets[0].tell(Finished(reason="stop"))
@@ -279,3 +281,94 @@ async def test_watch_finds_the_running_turn_its_row_later_and_nothing_of_others(
     assert stored is not None
     assert (stored.text, stored.state) == ("text", "length")
     assert await turns.watch(visitor, accepted.conversation, None) is None
+
+
+async def test_text_is_stored_while_it_is_being_written(
+    turns: Turns,
+    controller: ScriptedController,
+    visitor: UUID,
+    history: FailingHistory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    accepted, _ = await start(turns, visitor)
+    other, _ = await start(turns, visitor)
+    await controller.tickets[0].tell(Started(queue_time=0.0), Delta("so far"))
+    await controller.tickets[1].say("beside it")
+    while len(stored := await history.checkpoints.get()) < 2:
+        pass
+    assert stored == {accepted.generation: "so far", other.generation: "beside it"}
+    assert (await row(accepted))[2] == "so far"
+    assert await DatabaseHistory(owner=uuid4()).recover() == 2
+    assert (await row(other)) == ("interrupted", "interrupted", "beside it")
+
+
+async def test_a_turn_that_is_another_process_s_ends_at_once_and_writes_nothing(
+    turns: Turns,
+    controller: ScriptedController,
+    visitor: UUID,
+    history: FailingHistory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    accepted, transcript = await start(turns, visitor)
+    await controller.tickets[0].say("a")
+    await history.checkpoints.get()
+    await DatabaseHistory(owner=uuid4()).recover()
+    await controller.tickets[0].say("b")
+    assert (await ended(transcript)).reason == "interrupted"
+    assert await row(accepted) == ("interrupted", "interrupted", "a")
+    assert controller.tickets[0].cancelled
+
+
+async def test_a_database_that_is_away_ends_no_turn_and_loses_no_text(
+    turns: Turns,
+    controller: ScriptedController,
+    visitor: UUID,
+    history: FailingHistory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    accepted, transcript = await start(turns, visitor)
+    history.failures = 5
+    await controller.tickets[0].say("a")
+    assert await history.checkpoints.get() == {accepted.generation: "a"}
+    assert history.failures == 0
+    assert len(caplog.records) == 1
+    assert transcript.end is None
+    await controller.tickets[0].tell(Delta("b"), Finished(reason="stop"))
+    assert (await ended(transcript)).reason == "stop"
+    assert await row(accepted) == ("stop", "", "ab")
+
+
+async def test_a_turn_interrupted_before_its_first_step_gives_its_place_back(
+    turns: Turns, controller: ScriptedController, visitor: UUID
+) -> None:
+    accepted, transcript = await start(turns, visitor)
+    await turns.aclose()
+    assert controller.tickets[0].cancelled
+    assert transcript.end is not None
+    assert (await row(accepted))[0] == "interrupted"
+
+
+async def test_the_end_of_the_process_leaves_an_end_that_is_being_stored_as_it_is(
+    turns: Turns, controller: ScriptedController, visitor: UUID, history: FailingHistory
+) -> None:
+    accepted, transcript = await start(turns, visitor)
+    finish, storing, release = history.finish, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: object) -> bool:
+        storing.set()
+        await release.wait()
+        return await finish(*arguments)  # type: ignore[arg-type]
+
+    history.finish = slow  # type: ignore[assignment, method-assign]
+    await controller.tickets[0].tell(Delta("a"), Finished(reason="stop"))
+    await storing.wait()
+    closing = asyncio.create_task(turns.aclose())
+    release.set()
+    await closing
+    assert transcript.end is not None
+    assert transcript.end.reason == "stop"
+    assert await row(accepted) == ("stop", "", "a")
