@@ -6,6 +6,7 @@ Knows the history, the hub and the controller by their contracts; no frames of t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
@@ -18,8 +19,21 @@ from chat.hub import Hub
 from chat.records import Accepted, NotFound, Question, Redo
 from chat.transcript import Transcript
 from chat.turn import Turn
+from llm.errors import RequestError
 from llm.interface import Controller, Ticket
 from llm.sampling import SamplingParams
+
+RETRY_AFTER = 2.0
+"""Seconds after which another process may well be there, when this one is told to stop."""
+
+
+class Restarting(RequestError):
+    """This process is about to end and begins nothing new."""
+
+    code = "restarting"
+
+    def __init__(self) -> None:
+        super().__init__("The server is restarting. It will be back in a moment.", retry_after=RETRY_AFTER)
 
 
 class Turns:
@@ -40,6 +54,8 @@ class Turns:
         """
         if accepted := await self.history.accepted(asked.visitor, asked.frame):
             return accepted
+        if self.hub.restarting:
+            raise Restarting
         return await asyncio.shield(_kept(self._starting, self._start(asked, params, arrived)))
 
     async def stop(self, visitor: UUID, generation: UUID) -> None:
@@ -56,6 +72,16 @@ class Turns:
         run = stored.generation
         # A turn is in the hub before its row exists, so a living row without one has lost its process.
         return self.hub.transcript(run.id) or Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new, tell every socket, and let the turns under way end by themselves for so long."""
+        self.hub.restart(RETRY_AFTER)
+        deadline = time.monotonic() + seconds
+        while under_way := {*self._starting, *self._running}:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(under_way, timeout=left)
 
     async def aclose(self) -> None:
         """End all turns as interrupted, their text stored."""
