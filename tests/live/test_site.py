@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from llm.backends.synthetic import synthetic_text
 from tests.server import ROOT, Serve, Site
@@ -156,6 +158,26 @@ async def test_restart_keeps_conversations_and_ends_what_ran(serve: Serve) -> No
         assert stored["messages"][1]["generation"]["state"] == "interrupted"
         if with_signal == signal.SIGTERM:
             assert stored["messages"][1]["text"].startswith("1 2 3")
+
+
+async def test_killed_site_keeps_the_text_up_to_a_second_before(serve: Serve) -> None:
+    rate = 50
+    site = serve(LLM_SYNTHETIC_TOKENS=100_000, LLM_MAX_NEW_TOKENS=100_000, LLM_SYNTHETIC_RATE=rate)
+    visitor = Visitor(site.url)
+    async with visitor.socket() as socket:
+        accepted = await socket.ask("message.send", text="Hello")
+        seen = ""
+        while len(seen.split()) < 3 * rate:
+            seen += (await socket.until("generation.delta"))["text"]
+        await asyncio.to_thread(site.stop, signal.SIGKILL)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                seen += (await socket.until("generation.delta"))["text"]
+    await asyncio.to_thread(site.start)
+    _, answer = (await visitor.json(f"/api/conversations/{accepted['conversation']}/"))["messages"]
+    assert answer["generation"]["state"] == "interrupted"
+    assert seen.startswith(answer["text"])
+    assert len(seen.split()) - len(answer["text"].split()) < 1.5 * rate
 
 
 def test_plain_daphne_serves_the_site(serve: Serve) -> None:
