@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     message_max_chars: Annotated[int, Meta(ge=1, le=50_000)] = 16_000  # of one message of a visitor
     watches_per_socket: Positive = 8  # answers that one socket follows at once
+    unwatched_seconds: Annotated[float, Meta(gt=0)] = 120.0  # that a waiting question keeps its place for nobody
     drain_seconds: Annotated[float, Meta(ge=0)] = 20.0  # for answers under way when the server is told to stop
     origins: tuple[str, ...] = ()  # further origins whose pages may open a socket, comma-separated
     session_days: Annotated[int, Meta(ge=1, le=3_650)] = 365  # without a visit, until the browser is forgotten

@@ -42,6 +42,7 @@ ERRORS: dict[str, str] = {
     "visitor_limit": "You have as many answers under way as one visitor may. Please wait for one to end.",
     "queue_timeout": "Nobody could answer in time. Please try again.",
     "generation_timeout": "The answer took too long.",
+    "unwatched": "Nobody was watching while this waited for its turn.",
     "overloaded": "Everyone is busy right now. Please try again in a moment.",
     "restarting": "The server is restarting. It will be back in a moment.",
     "unavailable": "The model is not available right now.",

@@ -7,7 +7,7 @@ a hundred integers, and a slow one holds nothing but itself. Knows no sockets an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import msgspec
@@ -40,6 +40,8 @@ class Transcript:
         self.started: Started | None = None
         self.end: Finished | None = None
         self.readers: set[asyncio.Event] = set()
+        self.on_watched: Callable[[bool], None] = _nobody_asks
+        """Called with whether anyone reads, when the first reader comes or the last one goes."""
 
     @classmethod
     def of_stored(cls, generation: UUID, text: str, end: Finished) -> Transcript:
@@ -59,6 +61,18 @@ class Transcript:
         if self.end is not None:
             return self.end.reason
         return "queued" if self.started is None and not self.deltas else "running"
+
+    def join(self, reader: asyncio.Event) -> None:
+        """Have it set with everything that happens."""
+        self.readers.add(reader)
+        if len(self.readers) == 1:
+            self.on_watched(True)
+
+    def leave(self, reader: asyncio.Event) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+            if not self.readers:
+                self.on_watched(False)
 
     def push(self, event: Event) -> None:
         """Add what happened and wake the readers."""
@@ -88,11 +102,11 @@ class Watch:
         self._told: Queued | Started | None = None
         self._next = next_seq or 0
         self._lacks_snapshot = next_seq is None or next_seq > len(transcript.deltas)
-        transcript.readers.add(wake)
+        transcript.join(wake)
         wake.set()
 
     def leave(self) -> None:
-        self.transcript.readers.discard(self._wake)
+        self.transcript.leave(self._wake)
 
     def frames(self) -> Iterator[ServerFrame]:
         """What it has not had yet, oldest first; what arrives between two frames is among them."""
@@ -130,6 +144,10 @@ class Watch:
             text="".join(self.transcript.deltas[:count]),
             next_seq=count,
         )
+
+
+def _nobody_asks(watched: bool) -> None:
+    """For a transcript that no turn writes."""
 
 
 def finished(generation: UUID, end: Finished) -> GenerationFinished:

@@ -14,8 +14,11 @@ from uuid import UUID
 import msgspec
 
 from chat.checkpoints import Checkpoints
+from chat.conf import get_settings
 from chat.history import INTERRUPTED, History
 from chat.hub import Hub
+from chat.patience import Patience
+from chat.protocol import ERRORS
 from chat.records import Accepted, HistoryUnavailable
 from chat.transcript import Transcript
 from llm.errors import RequestError
@@ -62,6 +65,8 @@ class Turn:
         self._timer: asyncio.TimerHandle | None = None
         self._starting: asyncio.Task[None] | None = None
         self._generating: asyncio.Task[Finished] | None = None
+        self._patience = Patience(get_settings().unwatched_seconds, self._give_up)
+        self._given_up = False
         self._interrupted = False
 
     @property
@@ -81,6 +86,8 @@ class Turn:
     async def run(self, params: SamplingParams) -> None:
         """To the end, whatever happens: one final row, then one terminal event."""
         end = FAILED
+        self._transcript.on_watched = self._patience.watched
+        self._patience.watched(bool(self._transcript.readers))
         self._generating = asyncio.create_task(self._generate(params))
         if self._interrupted:
             self._generating.cancel()
@@ -108,13 +115,21 @@ class Turn:
                     case Delta(text):
                         self._gather(text.replace("\0", ""))  # PostgreSQL refuses it
                     case Finished():
-                        return event
+                        return self._unwatched(event) if self._given_up and event.reason == "cancelled" else event
                     case Started():
+                        self._patience.over()
                         self._transcript.push(event)
                         self._starting = asyncio.create_task(self._history.started(self._accepted.generation))
                     case _:
                         self._transcript.push(event)
         return FAILED
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self._ticket.cancel()
+
+    def _unwatched(self, end: Finished) -> Finished:
+        return msgspec.structs.replace(end, reason="timeout", code="unwatched", message=ERRORS["unwatched"])
 
     def _gather(self, text: str) -> None:
         """The first text goes out at once, later text at most every GAP seconds."""
@@ -144,6 +159,7 @@ class Turn:
 
     async def _finish(self, end: Finished) -> None:
         self.ending = True
+        self._patience.over()
         self._flush()
         self._checkpoints.drop(self)
         end = msgspec.structs.replace(end, timings=msgspec.structs.replace(end.timings, ttft=self._ttft))

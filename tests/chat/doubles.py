@@ -103,3 +103,37 @@ class FailingHistory(DatabaseHistory):
             self.failures -= 1
             raise HistoryUnavailable
         return await super().finish(generation, text, end)
+
+
+class Timers:
+    """A clock that stands still: timers run until they are cancelled or the test lets them ring."""
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+
+    @property
+    def running(self) -> list[float]:
+        """For how long each of them was set."""
+        return [timer.seconds for timer in self._timers if not timer.cancelled]
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        self._timers.append(Timer(seconds, callback))
+        return self._timers[-1]
+
+    def ring(self) -> None:
+        for timer in self._timers:
+            if not timer.cancelled:
+                timer.cancel()
+                timer.callback()
+
+
+class Timer:
+    """What `call_later` gives out."""
+
+    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True

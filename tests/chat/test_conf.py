@@ -61,6 +61,7 @@ def test_names_are_those_of_the_fields() -> None:
     assert set(FIELDS) == {
         "CHAT_MESSAGE_MAX_CHARS",
         "CHAT_WATCHES_PER_SOCKET",
+        "CHAT_UNWATCHED_SECONDS",
         "CHAT_DRAIN_SECONDS",
         "CHAT_ORIGINS",
         "CHAT_SESSION_DAYS",

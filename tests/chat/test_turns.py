@@ -7,8 +7,9 @@ from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
+from django.test import override_settings
 
-from chat import checkpoints
+from chat import checkpoints, patience
 from chat import turn as turn_module
 from chat.history import DatabaseHistory
 from chat.models import Generation, Message
@@ -19,7 +20,7 @@ from llm.errors import ContextLengthExceeded, Overloaded, Unavailable
 from llm.events import Delta, Finished, Queued, Started, Timings, Usage
 from llm.sampling import SamplingParams
 from tests.chat.conftest import question
-from tests.chat.doubles import FailingHistory, ScriptedController
+from tests.chat.doubles import FailingHistory, ScriptedController, Timers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +37,7 @@ async def start(turns: Turns, visitor: UUID, **fields: object) -> tuple[Accepted
 async def until(transcript: Transcript, condition: Callable[[], object]) -> None:
     """Wait as a watcher does until the condition holds."""
     wake = asyncio.Event()
-    transcript.readers.add(wake)
+    transcript.join(wake)
     async with asyncio.timeout(10):
         while not condition():
             wake.clear()
@@ -372,3 +373,54 @@ async def test_the_end_of_the_process_leaves_an_end_that_is_being_stored_as_it_i
     assert transcript.end is not None
     assert transcript.end.reason == "stop"
     assert await row(accepted) == ("stop", "", "a")
+
+
+@override_settings(CHAT_UNWATCHED_SECONDS="0.001")
+async def test_a_waiting_turn_that_nobody_watches_gives_up_its_place(
+    turns: Turns, controller: ScriptedController, visitor: UUID
+) -> None:
+    accepted = await turns.start(question(visitor), PARAMS, 0.0)
+    await controller.tickets[0].tell(Queued(position=1, size=1))
+    await asyncio.gather(*turns._running)
+    assert controller.tickets[0].cancelled
+    assert await row(accepted) == ("timeout", "unwatched", "")
+
+
+async def test_a_turn_keeps_its_place_while_someone_watches_and_once_it_runs(
+    turns: Turns, controller: ScriptedController, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = Timers()
+    monkeypatch.setattr(patience, "later", timers.later)
+    accepted, transcript = await start(turns, visitor)
+    await controller.tickets[0].running.wait()
+    assert timers.running == [120.0]
+    reader, other = asyncio.Event(), asyncio.Event()
+    transcript.join(reader)
+    transcript.join(other)
+    transcript.leave(reader)
+    assert timers.running == []
+    transcript.leave(other)
+    assert timers.running == [120.0]
+    await controller.tickets[0].tell(Started(queue_time=1.0))
+    await until(transcript, lambda: transcript.started)
+    transcript.readers.clear()
+    transcript.on_watched(False)
+    assert timers.running == []
+    await controller.tickets[0].tell(Delta("a"), Finished(reason="stop"))
+    assert (await ended(transcript)).reason == "stop"
+    assert await row(accepted) == ("stop", "", "a")
+
+
+async def test_an_end_on_its_way_when_patience_ends_stays_what_it_is(
+    turns: Turns, controller: ScriptedController, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = Timers()
+    monkeypatch.setattr(patience, "later", timers.later)
+    accepted, transcript = await start(turns, visitor)
+    ticket = controller.tickets[0]
+    await ticket.running.wait()
+    ticket.stream.push(Finished(reason="error", code="context_length_exceeded", message="m"))
+    ticket.cancelled = True  # nothing follows an end
+    timers.ring()
+    assert (await ended(transcript)).reason == "error"
+    assert await row(accepted) == ("error", "context_length_exceeded", "")

@@ -11,6 +11,7 @@ const CODES = {
   visitor_limit: "You have as many answers under way as one visitor may. Please wait for one to end.",
   queue_timeout: "Nobody could answer in time. Please try again.",
   generation_timeout: "The answer took too long.",
+  unwatched: "The page was closed while this question waited for its turn.",
   overloaded: "Everyone is busy right now.",
   restarting: "The server is restarting.",
   unavailable: "The model is not available right now.",
