@@ -131,7 +131,7 @@ class ServiceClient:
         link, process = await self._open()
         assert self._link is not None  # noqa: S101 connect() made it
         self._link.set_result(link)
-        guard = asyncio.create_task(link.guard(self._settings.stall_seconds, kills=not self._settings.service))
+        guard = asyncio.create_task(link.guard(self._stall, kills=not self._settings.service))
         try:
             self._run_orphans(link)
             async for frame in link.frames():
@@ -147,6 +147,10 @@ class ServiceClient:
         if self._status.state == "failed" or code == os.EX_CONFIG:
             raise ConfigurationError(self._status.message or "the llm service ended because of its settings")
         self._set_status(Status(state="down", message="The model's process ended."))
+
+    def _stall(self) -> float:
+        """Importing torch holds the GIL for seconds, from a cold disk for many: loading gets more patience."""
+        return self._settings.stall_seconds * (10 if self._status.state == "loading" else 1)
 
     def _revive(self, ticket: ServiceTicket) -> None:
         """A request that a death has hit before its first text: it runs again when the model is back."""

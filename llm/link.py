@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from llm import wire
@@ -73,15 +73,15 @@ class Link:
                 case _:
                     yield frame
 
-    async def guard(self, stall: float, *, kills: bool) -> None:
-        """Break with a service that says nothing for so many seconds, not even to a ping.
+    async def guard(self, stall: Callable[[], float], *, kills: bool) -> None:
+        """Break with a service that says nothing for `stall()` seconds, not even to a ping.
 
         It is stopped, or hung in native code; what it held is lost either way. With `kills` it runs on this machine
         and is ours to kill, so that it can be started again; else whoever runs it has to do that.
         """
         while True:
-            await asyncio.sleep(stall / 4)
-            if time.monotonic() - self._heard_at > stall:
+            await asyncio.sleep(stall() / 4)
+            if time.monotonic() - self._heard_at > stall():
                 if kills:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self._pid, signal.SIGKILL)

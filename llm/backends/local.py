@@ -43,7 +43,9 @@ class LocalBackend:
         self._renderer = Renderer(self._settings, loaded, context)
         self._tokenizer = loaded.tokenizer
         if not self._closed:
-            self._engine = EngineThread(Engine(forward), asyncio.get_running_loop())
+            self._engine = EngineThread(
+                Engine(forward), asyncio.get_running_loop(), stall_seconds=self._settings.stall_seconds
+            )
         layout = forward.layout
         mode = f"packed batching, {layout.device}, {str(layout.dtype).removeprefix('torch.')}"
         return ModelInfo(name=loaded.name, context_length=context, mode=mode)

@@ -8,10 +8,12 @@ path it ends. Without work the thread blocks. Knows no prompts and no queue of w
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -57,11 +59,16 @@ class _Stop(NamedTuple):
 
 
 class EngineThread:
-    """Runs from the start; `stop` ends what runs as interrupted and joins the thread."""
+    """Runs from the start; `stop` ends what runs as interrupted and joins the thread.
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    A step that takes longer than `stall_seconds` ends the process, its stacks in the log: it hangs in native code, and
+    no exception reaches it there. Without `stall_seconds` it may take for ever.
+    """
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, *, stall_seconds: float | None = None) -> None:
         self._engine = engine
         self._loop = loop
+        self._stall_seconds = stall_seconds
         self._commands: queue.SimpleQueue[_Start | _Cancel | _Stop] = queue.SimpleQueue()
         self._running: dict[Sequence, Generation] = {}
         self._updates: list[tuple[Generation, Update]] = []
@@ -94,7 +101,8 @@ class EngineThread:
         try:
             with torch.inference_mode():
                 while self._obey():
-                    self._step()
+                    with self._watched():
+                        self._step()
                     self._deliver()
             finish = "interrupted"
         except Exception:
@@ -124,6 +132,18 @@ class EngineThread:
         except Exception:
             logger.exception("A generation could not start")
             self._end(generation, "error", INTERNAL_ERROR)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """The timer is a thread of C: it works with the GIL held. Setting it costs some 50 microseconds."""
+        if self._stall_seconds is None:
+            yield
+            return
+        faulthandler.dump_traceback_later(self._stall_seconds, exit=True)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def _step(self) -> None:
         try:

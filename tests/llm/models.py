@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,3 +83,10 @@ def endless_chat() -> tuple[Any, Any]:
 
 def failing() -> tuple[Any, Any]:
     raise ValueError("two lines\nof trouble")
+
+
+def hanging_chat() -> tuple[Any, Any]:
+    """Its forward does not come back as long as the file that HANG names exists."""
+    model, tokenizer = tiny_chat()
+    model.register_forward_pre_hook(lambda *_: threading.Event().wait() if Path(os.environ["HANG"]).exists() else None)
+    return model, tokenizer

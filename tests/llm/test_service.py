@@ -199,6 +199,22 @@ async def test_what_has_streamed_nothing_runs_again_whole_and_in_its_order(
     assert ended == [0, 1, 2]
 
 
+async def test_step_that_hangs_ends_the_process_and_the_request_runs_again(
+    client: NewClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = tmp_path / "hang"
+    monkeypatch.setenv("HANG", str(hang))
+    one = client(backend="local", model="python:tests.llm.models.hanging_chat", stall_seconds=2.0, max_new_tokens=64)
+    await becomes(one, "ready")
+    hang.touch()
+    stream = await started(one)
+    await becomes(one, "down")
+    hang.unlink()
+    events = [event async for event in stream]
+    assert events[-1].reason in ("stop", "length")
+    assert text_of(events)
+
+
 async def test_second_death_ends_what_may_be_the_cause(client: NewClient) -> None:
     one = client(synthetic_tokens=5, synthetic_rate=1.0)
     await becomes(one, "ready")
