@@ -21,7 +21,7 @@ from llm.backends.synthetic import synthetic_text
 from llm.client import ServiceClient
 from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
-from llm.events import Delta, Event, Finished, Started, Status
+from llm.events import Delta, Event, Finished, Queued, Started, Status
 from llm.launch import connect
 from llm.stream import EventStream
 from tests.llm.scripted import request
@@ -378,3 +378,34 @@ async def test_tcp_without_a_token_is_refused(client: NewClient) -> None:
     status = await becomes(client(service="tcp://127.0.0.1:9"), "failed")
     assert status.message is not None
     assert "LLM_SERVICE_TOKEN" in status.message
+
+
+async def test_expected_wait_is_within_a_factor_of_two_of_the_truth(client: NewClient) -> None:
+    one = client(synthetic_tokens=60, synthetic_rate=30.0, num_of_concurrent_executions=2, per_visitor_queued=20)
+    await becomes(one, "ready")
+    await answer(one)  # so that there is a service time to go by
+    loop = asyncio.get_running_loop()
+
+    async def told_and_true(number: int) -> tuple[float | None, float]:
+        asked = loop.time()
+        eta: float | None = None
+        async with (await one.admit(f"visitor {number}")).run(request()) as events:
+            async for event in events:
+                if isinstance(event, Queued) and eta is None:
+                    eta = event.eta
+                if isinstance(event, Started):
+                    return eta, loop.time() - asked
+        raise AssertionError("it never started")
+
+    async def held() -> None:
+        await answer(one)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(held())
+        await asyncio.sleep(0)
+        waits = [group.create_task(told_and_true(number)) for number in range(1, 3)]
+    for wait in waits:
+        eta, truth = wait.result()
+        assert eta is not None
+        assert truth / 2 < eta < truth * 2
