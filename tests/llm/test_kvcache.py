@@ -50,7 +50,7 @@ def test_length_class(tokens: int, expected: int) -> None:
 
 
 def test_any_coming_and_going() -> None:
-    chance, cache = random.Random(3), KVCache(LAYOUT)  # noqa: S311
+    chance, cache = random.Random(3), KVCache(LAYOUT)
     slots: dict[float, Slot] = {}
     for mark in range(1, 300):
         match chance.choice(["join", "join", "leave", "extend"]):
