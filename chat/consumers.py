@@ -27,6 +27,7 @@ from chat.protocol import (
     GenerationStop,
     Limits,
     MessageAccepted,
+    MessageContinue,
     MessageRegenerate,
     MessageSend,
     Ok,
@@ -35,7 +36,7 @@ from chat.protocol import (
     ServerFrame,
     StatusChanged,
 )
-from chat.records import Accepted, HistoryError, Question, Redo
+from chat.records import Accepted, Asked, Continue, HistoryError, Question, Redo
 from chat.turns import Turns, get_turns
 from llm.errors import RequestError
 from llm.events import Status
@@ -43,6 +44,7 @@ from llm.events import Status
 logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+Asking = MessageSend | MessageRegenerate | MessageContinue
 
 WRITABLE = "chat.writable"
 """Key of a scope: an `asyncio.Event` that is clear while the socket's reader lags behind, if the server has one.
@@ -124,7 +126,7 @@ class ChatConsumer(AsyncConsumer):
         self._answering += 1
         try:
             match frame:
-                case MessageSend() | MessageRegenerate():
+                case MessageSend() | MessageRegenerate() | MessageContinue():
                     await self._ask(frame, arrived)
                 case GenerationStop():
                     await self.turns.stop(self.visitor, frame.generation)
@@ -147,11 +149,11 @@ class ChatConsumer(AsyncConsumer):
             self._answering -= 1
             self.feed.changed.set()  # a socket that waited for this reply to close may now
 
-    async def _ask(self, frame: MessageSend | MessageRegenerate, arrived: float) -> None:
+    async def _ask(self, frame: Asking, arrived: float) -> None:
         accepted = await self.turns.start(_asked(frame, self.visitor), frame.params, arrived)
         await self._send(_accepted(frame.id, accepted))
         if transcript := self.turns.hub.transcript(accepted.generation):
-            self.feed.follow(transcript, 0)
+            self.feed.follow(transcript, None if transcript.given else 0)
 
     async def _open(self, frame: ConversationOpen) -> None:
         transcript = await self.turns.watch(self.visitor, frame.conversation, frame.generation)
@@ -220,9 +222,11 @@ class UnknownSocket(AsyncConsumer):
         raise StopConsumer
 
 
-def _asked(frame: MessageSend | MessageRegenerate, visitor: UUID) -> Question | Redo:
+def _asked(frame: Asking, visitor: UUID) -> Asked:
     if isinstance(frame, MessageRegenerate):
         return Redo(visitor=visitor, frame=frame.id, answer=frame.message)
+    if isinstance(frame, MessageContinue):
+        return Continue(visitor=visitor, frame=frame.id, answer=frame.message)
     longest = get_settings().message_max_chars
     if len(frame.text) > longest:
         raise BadFrame("too_large", f"A message has at most {longest:,} characters.", frame.id)

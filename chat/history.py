@@ -22,10 +22,14 @@ from chat.database import reading, writing
 from chat.models import TITLE_LENGTH, Conversation, Generation, Message, Visitor
 from chat.records import (
     Accepted,
+    Asked,
     BadParent,
     Branch,
+    Continue,
+    HistoryError,
     HistoryUnavailable,
     NotFound,
+    NothingToContinue,
     Page,
     Question,
     Redo,
@@ -33,6 +37,7 @@ from chat.records import (
     TurnInProgress,
 )
 from llm.events import Finished
+from llm.request import ChatMessage
 
 PROCESS = uuid.uuid4()
 """Names this process in the rows of the turns it runs."""
@@ -48,8 +53,8 @@ class History(Protocol):
     async def accepted(self, visitor: UUID, frame: str) -> Accepted | None:
         """What an earlier frame of this id led to."""
 
-    async def accept(self, asked: Question | Redo) -> Accepted:
-        """Store question, empty answer and generation, all or nothing. Raises HistoryError."""
+    async def accept(self, asked: Asked) -> Accepted:
+        """Store question, empty answer and generation (of these what is new), all or nothing. Raises HistoryError."""
 
     async def started(self, generation: UUID) -> None:
         """It left the queue."""
@@ -91,7 +96,7 @@ class DatabaseHistory:
     async def accepted(self, visitor: UUID, frame: str) -> Accepted | None:
         return await reading(_accepted)(visitor, frame)
 
-    async def accept(self, asked: Question | Redo) -> Accepted:
+    async def accept(self, asked: Asked) -> Accepted:
         with _translated():
             return await writing(self._accept)(asked)
 
@@ -122,48 +127,52 @@ class DatabaseHistory:
     async def owns(self, visitor: UUID, generation: UUID) -> bool:
         return await reading(Generation.objects.filter(pk=generation, conversation__visitor=visitor).exists)()
 
-    def _accept(self, asked: Question | Redo) -> Accepted:
+    def _accept(self, asked: Asked) -> Accepted:
         try:
             with transaction.atomic():
-                return self._store_question(asked) if isinstance(asked, Question) else self._store_redo(asked)
-        except IntegrityError:
+                return self._store(asked)
+        except (IntegrityError, HistoryError) as error:
             if repeated := _accepted(asked.visitor, asked.frame):
                 return repeated
+            if isinstance(error, HistoryError):
+                raise
             raise TurnInProgress from None
 
-    def _store_question(self, asked: Question) -> Accepted:
-        visitor, _ = Visitor.objects.get_or_create(pk=asked.visitor)
-        conversation = _conversation(asked, visitor)
-        question = conversation.messages.create(
-            role=Message.Role.USER, text=asked.text, parent_id=_parent(asked, conversation)
-        )
-        return self._store_answer(asked, conversation, question)
+    def _store(self, asked: Asked) -> Accepted:
+        if isinstance(asked, Question):
+            visitor, _ = Visitor.objects.get_or_create(pk=asked.visitor)
+            conversation = _conversation(asked, visitor)
+            question = conversation.messages.create(
+                role=Message.Role.USER, text=asked.text, parent_id=_parent(asked, conversation)
+            )
+            return self._store_generation(asked, _answer_to(question))
+        answer = _answer(asked)
+        if isinstance(asked, Redo) and answer.parent is not None:
+            return self._store_generation(asked, _answer_to(answer.parent))
+        _check_cut_off(answer)
+        return self._store_generation(asked, answer)
 
-    def _store_redo(self, asked: Redo) -> Accepted:
-        answers = Message.objects.select_related("conversation", "parent").filter(role=Message.Role.ASSISTANT)
-        answer = answers.filter(pk=asked.answer, conversation__visitor=asked.visitor).first()
-        if answer is None or answer.parent is None:
+    def _store_generation(self, asked: Asked, answer: Message) -> Accepted:
+        if answer.parent is None:
             raise NotFound
-        return self._store_answer(asked, answer.conversation, answer.parent)
-
-    def _store_answer(self, asked: Question | Redo, conversation: Conversation, question: Message) -> Accepted:
-        answer = conversation.messages.create(role=Message.Role.ASSISTANT, parent=question)
         generation = Generation.objects.create(
             pk=asked.generation,
             visitor_id=asked.visitor,
-            conversation=conversation,
+            conversation_id=answer.conversation_id,
             answer=answer,
             frame=asked.frame,
             owner=self.owner,
         )
-        Conversation.objects.filter(pk=conversation.pk).update(shown=answer, updated=timezone.now())
+        Conversation.objects.filter(pk=answer.conversation_id).update(shown=answer, updated=timezone.now())
+        prompt = branches.prompt(answer.conversation_id, answer.parent.pk)
         return Accepted(
             visitor=asked.visitor,
-            conversation=conversation.pk,
-            message=question.pk,
+            conversation=answer.conversation_id,
+            message=answer.parent.pk,
             answer=answer.pk,
             generation=generation.pk,
-            prompt=branches.prompt(conversation.pk, question.pk),
+            text=answer.text,
+            prompt=(*prompt, ChatMessage("assistant", answer.text)) if answer.text else prompt,
         )
 
     def _live(self, generation: UUID) -> QuerySet[Generation]:
@@ -233,6 +242,26 @@ def _conversation(asked: Question, visitor: Visitor) -> Conversation:
     if conversation is None:
         raise NotFound
     return conversation
+
+
+def _answer_to(question: Message) -> Message:
+    return question.conversation.messages.create(role=Message.Role.ASSISTANT, parent=question)
+
+
+def _answer(asked: Redo | Continue) -> Message:
+    answers = Message.objects.select_related("conversation", "parent__conversation").select_for_update(of=("self",))
+    answer = answers.filter(pk=asked.answer, conversation__visitor=asked.visitor, role=Message.Role.ASSISTANT).first()
+    if answer is None or answer.parent is None:
+        raise NotFound
+    return answer
+
+
+def _check_cut_off(answer: Message) -> None:
+    state = answer.generations.order_by("-created").values_list("state", flat=True).first()
+    if state in Generation.LIVE:
+        raise TurnInProgress
+    if state == Generation.State.STOP or not answer.text:
+        raise NothingToContinue
 
 
 def _parent(asked: Question, conversation: Conversation) -> UUID | None:

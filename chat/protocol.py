@@ -38,6 +38,7 @@ ERRORS: dict[str, str] = {
     "no_session": "Your session has ended. Load the page again.",
     "not_found": "There is no such conversation.",
     "bad_parent": "A question can only follow an answer.",
+    "nothing_to_continue": "There is nothing to go on with: this answer is complete, or empty.",
     "turn_in_progress": "The answer before is still being written.",
     "visitor_limit": "You have as many answers under way as one visitor may. Please wait for one to end.",
     "queue_timeout": "Nobody could answer in time. Please try again.",
@@ -79,6 +80,13 @@ class MessageRegenerate(ClientFrame, frozen=True, kw_only=True, tag="message.reg
     params: SamplingParams = SamplingParams()
 
 
+class MessageContinue(ClientFrame, frozen=True, kw_only=True, tag="message.continue"):
+    """More of the answer `message`, which was cut off. A snapshot with the text it has comes first."""
+
+    message: UUID
+    params: SamplingParams = SamplingParams()
+
+
 class GenerationStop(ClientFrame, frozen=True, kw_only=True, tag="generation.stop"):
     """End it, queued or running; the text so far stays."""
 
@@ -97,7 +105,7 @@ class Ping(ClientFrame, frozen=True, kw_only=True, tag="ping"):
     """Is anyone there?"""
 
 
-AnyClientFrame = MessageSend | MessageRegenerate | GenerationStop | ConversationOpen | Ping
+AnyClientFrame = MessageSend | MessageRegenerate | MessageContinue | GenerationStop | ConversationOpen | Ping
 
 
 # What the server sends

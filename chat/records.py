@@ -36,10 +36,23 @@ class Redo(msgspec.Struct, frozen=True, kw_only=True):
     answer: UUID
 
 
+class Continue(msgspec.Struct, frozen=True, kw_only=True):
+    """Further text to accept at the end of `answer`, which was cut off."""
+
+    visitor: UUID
+    frame: str
+    generation: UUID = msgspec.field(default_factory=uuid4)
+    answer: UUID
+
+
+Asked = Question | Redo | Continue
+
+
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of an accepted message, and the branch up to it as the model is to see it.
 
-    `new` is False if the frame had been accepted before; then there is nothing to run and no prompt.
+    `text` is what the answer holds already; the prompt then ends with it. `new` is False if the frame had been accepted
+    before; then there is nothing to run, no text and no prompt.
     """
 
     visitor: UUID
@@ -48,6 +61,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     answer: UUID
     generation: UUID
     new: bool = True
+    text: str = ""
     prompt: tuple[ChatMessage, ...] = ()
 
 
@@ -138,6 +152,12 @@ class BadParent(HistoryError):
     """A question can only follow an answer."""
 
     code = "bad_parent"
+
+
+class NothingToContinue(HistoryError):
+    """The answer is complete, or there is no text of it."""
+
+    code = "nothing_to_continue"
 
 
 class HistoryUnavailable(HistoryError):

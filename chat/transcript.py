@@ -36,12 +36,20 @@ class Transcript:
     def __init__(self, generation: UUID) -> None:
         self.generation = generation
         self.deltas: list[str] = []
+        self.given = 0
+        """How many of the deltas are the text that an answer had before it went on."""
         self.queued: Queued | None = None
         self.started: Started | None = None
         self.end: Finished | None = None
         self.readers: set[asyncio.Event] = set()
         self.on_watched: Callable[[bool], None] = _nobody_asks
         """Called with whether anyone reads, when the first reader comes or the last one goes."""
+
+    def begin_with(self, text: str) -> None:
+        """It goes on with an answer that has this text."""
+        if text:
+            self.push(Delta(text))
+            self.given = len(self.deltas)
 
     @classmethod
     def of_stored(cls, generation: UUID, text: str, end: Finished) -> Transcript:
@@ -60,7 +68,7 @@ class Transcript:
     def state(self) -> str:
         if self.end is not None:
             return self.end.reason
-        return "queued" if self.started is None and not self.deltas else "running"
+        return "queued" if self.started is None and len(self.deltas) == self.given else "running"
 
     def join(self, reader: asyncio.Event) -> None:
         """Have it set with everything that happens."""

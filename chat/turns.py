@@ -16,7 +16,7 @@ import llm
 from chat.checkpoints import Checkpoints
 from chat.history import INTERRUPTED, History, get_history
 from chat.hub import Hub
-from chat.records import Accepted, NotFound, Question, Redo
+from chat.records import Accepted, Asked, NotFound
 from chat.transcript import Transcript
 from chat.turn import Turn
 from llm.errors import RequestError
@@ -47,7 +47,7 @@ class Turns:
         self._starting: set[asyncio.Task[Any]] = set()
         self._running: dict[asyncio.Task[Any], Turn] = {}
 
-    async def start(self, asked: Question | Redo, params: SamplingParams, arrived: float) -> Accepted:
+    async def start(self, asked: Asked, params: SamplingParams, arrived: float) -> Accepted:
         """Accept and run; returns when the rows are stored. Raises RequestError or HistoryError: nothing is then.
 
         A frame that was accepted before costs one read and no place. Being cancelled does not undo what has begun.
@@ -91,7 +91,7 @@ class Turns:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._checkpoints.aclose()
 
-    async def _start(self, asked: Question | Redo, params: SamplingParams, arrived: float) -> Accepted:
+    async def _start(self, asked: Asked, params: SamplingParams, arrived: float) -> Accepted:
         ticket = await self.controller.admit(str(asked.visitor))
         transcript = Transcript(asked.generation)
         self.hub.add(transcript, ticket.cancel)
@@ -103,6 +103,7 @@ class Turns:
         if not accepted.new:
             self._drop(ticket, asked.generation)
             return accepted
+        transcript.begin_with(accepted.text)
         self._run(Turn(self.history, self.hub, self._checkpoints, accepted, ticket, transcript, arrived), params)
         self.hub.announce(accepted.visitor, accepted.conversation)
         return accepted

@@ -120,7 +120,7 @@ class Encoder:
         with self._lock:
             if self._spelled and any(map(self._spelled.search, texts_of(prompt))):
                 return self._encode_apart(prompt)
-            return self._tokens(prompt.create_prompt(), prompt.add_special_tokens)
+            return self._tokens(prompt.render(), prompt.add_special_tokens)
 
     def _encode_apart(self, prompt: ChatPrompt) -> list[int]:
         """Texts that spell control tokens are encoded on their own, as text.
@@ -130,7 +130,7 @@ class Encoder:
         """
         marks = Marks(prompt)
         tokens: list[int] = []
-        for i, (part, is_text) in enumerate(marks.split(prompt.create_prompt())):
+        for i, (part, is_text) in enumerate(marks.split(prompt.render())):
             if is_text:
                 tokens += self._tokens(part, False, split_special_tokens=True)
             elif part:
@@ -146,7 +146,7 @@ class Encoder:
 
 def texts_of(prompt: ChatPrompt) -> list[str]:
     """What people wrote: everything in a prompt that is not the prompt class's own."""
-    return [prompt.system, *(content.message for content in prompt.chat_contents if content.message)]
+    return [prompt.system, prompt.partial, *(content.message for content in prompt.chat_contents if content.message)]
 
 
 class Marks:
@@ -155,6 +155,7 @@ class Marks:
     def __init__(self, prompt: ChatPrompt) -> None:
         self._texts: dict[str, str] = {}
         prompt.set_system(self._mark(prompt.system))
+        prompt.partial = self._mark(prompt.partial)
         for content in prompt.chat_contents:
             if content.message:
                 content.set_message(self._mark(content.message))

@@ -2,7 +2,8 @@
 
 Every generation counts "1 2 3 ..." up to `LLM_SYNTHETIC_TOKENS`, a number a token, so that a gap or a repeat shows.
 `/echo TEXT` as the visitor's last message answers TEXT, four characters a token; `/fail` ends with an error. All
-generations step together, `LLM_SYNTHETIC_RATE` times a second, as those of the engine do.
+generations step together, `LLM_SYNTHETIC_RATE` times a second, as those of the engine do. A cut-off answer as the last
+message goes on where it ends.
 """
 
 from __future__ import annotations
@@ -19,6 +20,28 @@ CONTEXT_LENGTH = 8192
 def synthetic_text(tokens: int) -> str:
     """What a generation of that many tokens says."""
     return " ".join(str(number) for number in range(1, tokens + 1))
+
+
+def question_and_partial(request: GenerationRequest) -> tuple[str, str]:
+    """The visitor's last message, and what there is of the answer to it."""
+    if not request.messages:
+        return "", ""
+    last = request.messages[-1]
+    if last.role != "assistant":
+        return last.content, ""
+    return next((each.content for each in reversed(request.messages) if each.role == "user"), ""), last.content
+
+
+def without(partial: str, pieces: list[str]) -> list[str]:
+    """What of an answer follows `partial`, if the answer begins with that."""
+    text = "".join(pieces)
+    if not partial or not text.startswith(partial):
+        return pieces
+    given, rest = len(partial), []
+    for piece in pieces:
+        rest.append(piece[given:])
+        given = max(0, given - len(piece))
+    return [piece for piece in rest if piece]
 
 
 class SyntheticJob:
@@ -71,13 +94,14 @@ class SyntheticBackend:
         return ModelInfo(name="synthetic", context_length=CONTEXT_LENGTH, mode="synthetic, no model")
 
     def prepare(self, request: GenerationRequest) -> tuple[list[str], FinishReason, int]:
-        text = request.messages[-1].content if request.messages else ""
+        text, partial = question_and_partial(request)
         reason: FinishReason = "stop"
         if text.startswith("/echo "):
             echo = text.removeprefix("/echo ")
             pieces = [echo[at : at + 4] for at in range(0, len(echo), 4)]
         else:
             pieces = ["1", *(f" {number}" for number in range(2, self._tokens + 1))]
+        pieces = without(partial, pieces)
         if text.strip() == "/fail":
             pieces, reason = pieces[:3], "error"
         limit = min(request.params.max_new_tokens or self._max_new_tokens, self._max_new_tokens)

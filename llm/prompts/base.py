@@ -97,6 +97,7 @@ class ChatPrompt:
         self.chat_contents: list[ChatContent] = []
         self.prompt_ttl = PromptTTL.MULTI_TURN
         self.tokenizer: Any = None
+        self.partial = ""
         self._prefix_as_stop_str = False
 
     # What a subclass says about its model
@@ -237,10 +238,15 @@ class ChatPrompt:
     def set_messages(self, messages: Sequence[ChatMessage]) -> None:
         """Take over a conversation that ends with the visitor's text, and open the place for its answer.
 
+        One that ends with an answer is to go on: that answer becomes `partial`, what the open place holds already.
         A system message replaces the class's own system text.
         """
         self.clear_history()
         self.build_initial_prompt(self)
+        self.partial = ""
+        if messages and messages[-1].role == "assistant":
+            *messages, last = messages
+            self.partial = last.content
         for message in messages:
             if message.role == "system":
                 self.set_system(message.content)
@@ -249,6 +255,10 @@ class ChatPrompt:
             else:
                 self.add_responder_msg(message.content)
         self.add_responder_msg(None)
+
+    def render(self) -> str:
+        """The text the model continues: the prompt up to its open place, and what that holds already."""
+        return self.create_prompt() + self.partial
 
     def stop_strings(self) -> tuple[str, ...]:
         """`get_stop_strs()` and the requester's prefix where that was asked for."""

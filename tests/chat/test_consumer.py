@@ -103,6 +103,7 @@ async def test_bad_frames_are_answered_and_the_socket_stays(connect: Connect, vi
         ({"type": "message.send", "text": "x", "conversation": str(uuid4())}, "not_found"),
         ({"type": "message.send", "text": "x", "parent": str(uuid4())}, "not_found"),
         ({"type": "message.regenerate", "message": str(uuid4())}, "not_found"),
+        ({"type": "message.continue", "message": str(uuid4())}, "not_found"),
         ({"type": "generation.stop", "generation": str(uuid4())}, "not_found"),
         ({"type": "conversation.open", "conversation": str(uuid4())}, "not_found"),
     ],
@@ -254,6 +255,7 @@ async def test_nobody_reads_stops_or_changes_what_is_anothers(
             {"type": "message.send", "text": "x", "conversation": conversation},
             {"type": "message.send", "text": "x", "conversation": conversation, "parent": accepted["answer"]},
             {"type": "message.regenerate", "message": accepted["answer"]},
+            {"type": "message.continue", "message": accepted["answer"]},
         ):
             reply = await stranger.ask(**frame)
             assert (reply["type"], reply["code"]) == ("error", "not_found")
@@ -285,6 +287,34 @@ async def test_regenerate_answers_again(connect: Connect, controller: ScriptedCo
         assert again["answer"] != first["answer"]
         await controller.tickets[1].tell(Delta("2"), Finished(reason="stop"))
         assert (await socket.until("generation.delta", generation=again["generation"]))["text"] == "2"
+
+
+async def test_a_cut_off_answer_goes_on_for_everyone_who_watches(
+    connect: Connect, controller: ScriptedController, turns: Turns, visitor: UUID
+) -> None:
+    async with connect(visitor) as socket, connect(visitor) as other:
+        first = await ask(socket)
+        await controller.tickets[0].tell(Delta("one "), Finished(reason="length"))
+        await socket.until("generation.finished")
+        more = await socket.ask("message.continue", message=first["answer"])
+        assert {name: more[name] for name in ("type", "conversation", "message", "answer")} == {
+            name: first[name] for name in ("type", "conversation", "message", "answer")
+        }
+        assert more["generation"] != first["generation"]
+        request = controller.tickets[1].request
+        assert request is not None
+        assert [(each.role, each.content) for each in request.messages] == [("user", "Hello"), ("assistant", "one ")]
+        snapshot = await socket.until("generation.snapshot")
+        assert (snapshot["state"], snapshot["text"], snapshot["next_seq"]) == ("queued", "one ", 1)
+        await controller.tickets[1].tell(Started(queue_time=0.0), Delta("two"))
+        assert (await socket.until("generation.delta"))["seq"] == 1
+        await other.ask("conversation.open", conversation=first["conversation"])
+        snapshot = await other.until("generation.snapshot")
+        assert (snapshot["state"], snapshot["text"], snapshot["next_seq"]) == ("running", "one two", 2)
+        await controller.tickets[1].tell(Finished(reason="stop"))
+        await socket.until("generation.finished")
+        assert (await socket.ask("message.continue", message=first["answer"]))["code"] == "nothing_to_continue"
+    assert (await Message.objects.aget(pk=first["answer"])).text == "one two"
 
 
 async def test_without_a_session_the_socket_is_told_and_closed(connect: Connect) -> None:

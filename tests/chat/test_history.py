@@ -12,7 +12,7 @@ from django.db import IntegrityError
 from chat import branches
 from chat.history import DatabaseHistory, title_of
 from chat.models import Conversation, Generation, Message, Visitor
-from chat.records import BadParent, NotFound, Redo, TurnInProgress
+from chat.records import BadParent, Continue, NotFound, NothingToContinue, Redo, TurnInProgress
 from llm.events import Finished, Timings, Usage
 from llm.request import ChatMessage
 from tests.chat.conftest import question
@@ -150,6 +150,36 @@ async def test_redo_puts_a_further_answer_beside_the_first(history: DatabaseHist
     assert redone.prompt == (ChatMessage("user", "one"),)
     shown = (await history.branch(visitor, conversation)).messages
     assert [message.id for message in shown] == [asked.id, redone.answer]
+
+
+@pytest.mark.parametrize("reason", ["length", "cancelled", "timeout", "error", "interrupted"])
+async def test_a_cut_off_answer_goes_on_in_its_place(history: DatabaseHistory, visitor: UUID, reason: str) -> None:
+    first = await history.accept(question(visitor, "one"))
+    await history.finish(first.generation, "1", Finished(reason=reason))  # type: ignore[arg-type]
+    more = await history.accept(Continue(visitor=visitor, frame="c", answer=first.answer))
+    assert (more.conversation, more.message, more.answer) == (first.conversation, first.message, first.answer)
+    assert more.text == "1"
+    assert more.prompt == (ChatMessage("user", "one"), ChatMessage("assistant", "1"))
+    assert await history.checkpoint({more.generation: "12"}) == set()
+    with pytest.raises(TurnInProgress):
+        await history.accept(Continue(visitor=visitor, frame="d", answer=first.answer))
+    await history.finish(more.generation, "123", Finished(reason="stop"))
+    (_, answer) = (await history.branch(visitor, first.conversation)).messages
+    assert (answer.text, answer.generation and answer.generation.id) == ("123", more.generation)
+    again = await history.accept(Continue(visitor=visitor, frame="c", answer=first.answer))
+    assert (again.generation, again.new) == (more.generation, False)
+
+
+async def test_an_answer_that_is_complete_or_empty_does_not_go_on(history: DatabaseHistory, visitor: UUID) -> None:
+    for text, reason in (("complete", "stop"), ("", "error")):
+        accepted = await history.accept(question(visitor))
+        await history.finish(accepted.generation, text, Finished(reason=reason))  # type: ignore[arg-type]
+        with pytest.raises(NothingToContinue):
+            await history.accept(Continue(visitor=visitor, frame="c", answer=accepted.answer))
+        with pytest.raises(NotFound):
+            await history.accept(Continue(visitor=uuid4(), frame="c", answer=accepted.answer))
+        with pytest.raises(NotFound):
+            await history.accept(Continue(visitor=visitor, frame="c", answer=accepted.message))
 
 
 async def test_the_prompt_leaves_out_questions_without_an_answer(history: DatabaseHistory, visitor: UUID) -> None:

@@ -38,6 +38,25 @@ async def test_question_gets_a_sensible_answer(site: Site) -> None:
         assert again.end["usage"]["prompt_tokens"] > usage["prompt_tokens"] + usage["completion_tokens"]
 
 
+async def test_a_cut_off_answer_goes_on_as_if_it_had_not_been(site: Site) -> None:
+    visitor = Visitor(site.url)
+    question = {"text": "Count from one to twenty.", "params": {"temperature": 0, "max_new_tokens": 40}}
+    async with visitor.socket() as socket:
+        whole = await Answer.to(socket, **question)
+        question["params"] = {"temperature": 0, "max_new_tokens": 15}
+        accepted = await socket.ask("message.send", **question)
+        cut = await socket.answer(accepted)
+        assert cut.end["reason"] == "length"
+        more = {"message": accepted["answer"], "params": {"temperature": 0, "max_new_tokens": 25}}
+        continued = await socket.ask("message.continue", **more)
+        assert continued["answer"] == accepted["answer"]
+        snapshot = await socket.until("generation.snapshot")
+        assert (snapshot["text"], snapshot["generation"]) == (cut.text, continued["generation"])
+        await socket.until("generation.finished", generation=continued["generation"])
+        _, answer = (await visitor.json(f"/api/conversations/{accepted['conversation']}/"))["messages"]
+        assert answer["text"] == whole.text
+
+
 async def test_visitors_are_answered_together_and_alike(site: Site) -> None:
     """Greedy answers in one batch are those of each alone, and neither waits for the other."""
     questions = ["Name three colours.", "What is the capital of France?"]

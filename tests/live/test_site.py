@@ -95,6 +95,19 @@ async def test_answer_goes_on_without_its_socket_and_is_picked_up(site: Site) ->
     assert stored["messages"][1]["text"] == synthetic_text(60)
 
 
+async def test_cut_off_answer_goes_on(site: Site) -> None:
+    visitor = Visitor(site.url)
+    async with visitor.socket() as socket:
+        accepted = await socket.ask("message.send", text="Hello", params={"max_new_tokens": 20})
+        assert (await socket.answer(accepted)).end["reason"] == "length"
+        continued = await socket.ask("message.continue", message=accepted["answer"])
+        assert (await socket.until("generation.snapshot"))["text"] == synthetic_text(20)
+        finished = await socket.until("generation.finished", generation=continued["generation"])
+        assert (finished["reason"], finished["usage"]["completion_tokens"]) == ("stop", 40)
+    _, answer = (await visitor.json(f"/api/conversations/{accepted['conversation']}/"))["messages"]
+    assert answer["text"] == synthetic_text(60)
+
+
 async def test_nobody_stops_or_opens_what_is_not_theirs(site: Site) -> None:
     async with Visitor(site.url).socket() as owner, Visitor(site.url).socket() as stranger:
         accepted = await owner.ask("message.send", text="mine")

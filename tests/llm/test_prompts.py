@@ -65,6 +65,16 @@ def test_set_messages_writes_each_text_once_and_opens_the_answer() -> None:
     assert prompt.get_turn() == 2
 
 
+def test_a_cut_off_answer_fills_the_open_place() -> None:
+    prompt = ChatPromptRedpajamaIncite()
+    prompt.set_requester("<human>")
+    prompt.set_responder("<bot>")
+    prompt.set_messages([ChatMessage("user", "Who?"), ChatMessage("assistant", " Alan")])
+    assert prompt.render() == prompt.create_prompt() + " Alan" == "<human>: Who?\n<bot>: Alan"
+    prompt.set_messages([ChatMessage("user", "Who?")])
+    assert prompt.render() == "<human>: Who?\n<bot>:"
+
+
 def test_equal_role_names_do_not_confuse_who_spoke() -> None:
     prompt = Plain()
     prompt.set_requester("X")

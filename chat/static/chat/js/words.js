@@ -7,6 +7,7 @@ const CODES = {
   no_session: "Your session has ended. Reload the page.",
   not_found: "This conversation no longer exists.",
   bad_parent: "A question can only follow an answer.",
+  nothing_to_continue: "This answer is complete, or empty.",
   turn_in_progress: "The answer before is still being written.",
   visitor_limit: "You have as many answers under way as one visitor may. Please wait for one to end.",
   queue_timeout: "Nobody could answer in time. Please try again.",
