@@ -24,6 +24,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One value each; the comments say what the README's table says at length."""
 
     message_max_chars: Annotated[int, Meta(ge=1, le=50_000)] = 16_000  # of one message of a visitor
+    messages_per_minute: Annotated[int, Meta(ge=0)] = 30  # of one visitor; 0: no limit
+    messages_per_minute_per_address: Annotated[int, Meta(ge=0)] = 0  # of all visitors of one address; 0: no limit
+    sockets_per_visitor: Positive = 20  # open at a time, over all tabs
     watches_per_socket: Positive = 8  # answers that one socket follows at once
     unwatched_seconds: Annotated[float, Meta(gt=0)] = 120.0  # that a waiting question keeps its place for nobody
     drain_seconds: Annotated[float, Meta(ge=0)] = 20.0  # for answers under way when the server is told to stop

@@ -36,6 +36,7 @@ from chat.protocol import (
     ServerFrame,
     StatusChanged,
 )
+from chat.rates import address_of
 from chat.records import Accepted, Asked, Continue, HistoryError, Question, Redo
 from chat.turns import Turns, get_turns
 from llm.errors import RequestError
@@ -94,7 +95,12 @@ class ChatConsumer(AsyncConsumer):
             await self._send(protocol.error("no_session"))
             await self.send({"type": "websocket.close", "code": protocol.NO_SESSION})
             return
-        self.visitor, self.turns = visitor, get_turns()
+        turns = get_turns()
+        if turns.hub.sockets(visitor) >= get_settings().sockets_per_visitor:
+            await self._send(protocol.error("too_many_sockets"))
+            await self.send({"type": "websocket.close", "code": protocol.TOO_MANY_SOCKETS})
+            return
+        self.visitor, self.turns = visitor, turns
         controller = self.turns.controller
         self._leave += [self.turns.hub.join(visitor, self.feed), controller.on_status(self._status)]
         await self._send(self._hello())
@@ -150,7 +156,7 @@ class ChatConsumer(AsyncConsumer):
             self.feed.changed.set()  # a socket that waited for this reply to close may now
 
     async def _ask(self, frame: Asking, arrived: float) -> None:
-        accepted = await self.turns.start(_asked(frame, self.visitor), frame.params, arrived)
+        accepted = await self.turns.start(_asked(frame, self.visitor), frame.params, arrived, address_of(self.scope))
         await self._send(_accepted(frame.id, accepted))
         if transcript := self.turns.hub.transcript(accepted.generation):
             self.feed.follow(transcript, None if transcript.given else 0)

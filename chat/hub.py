@@ -104,6 +104,10 @@ class Hub:
 
         return leave
 
+    def sockets(self, visitor: UUID) -> int:
+        """How many of the visitor's sockets are told."""
+        return len(self._feeds.get(visitor, ()))
+
     def restart(self, retry_after: float) -> None:
         """Tell every socket, those to come too, that this process is about to end."""
         self._restarting = ServerRestarting(retry_after=retry_after)

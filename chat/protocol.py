@@ -13,7 +13,8 @@ so a gap shows. Every watched generation ends with exactly one `generation.finis
 A server that is told to stop sends `server.restarting` to all. It answers new messages with the error `restarting`,
 and closes each socket with 1012 once no answer it watches is under way; a client connects again after `retry_after`.
 
-The server closes with 4401 (no session: load the page again), 4403 (origin not allowed), 1012 (it restarts).
+The server closes with 4401 (no session: load the page again), 4403 (origin not allowed), 4429 (too many
+sockets of one visitor), 1012 (it restarts).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from llm.sampling import SamplingParams
 VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024
 NO_SESSION = 4401
+TOO_MANY_SOCKETS = 4429
 SERVICE_RESTART = 1012
 
 ERRORS: dict[str, str] = {
@@ -43,6 +45,8 @@ ERRORS: dict[str, str] = {
     "visitor_limit": "You have as many answers under way as one visitor may. Please wait for one to end.",
     "queue_timeout": "Nobody could answer in time. Please try again.",
     "generation_timeout": "The answer took too long.",
+    "rate_limited": "You have sent as many messages as one may in a minute.",
+    "too_many_sockets": "This chat is open in as many tabs as it may be. Close one.",
     "unwatched": "Nobody was watching while this waited for its turn.",
     "overloaded": "Everyone is busy right now. Please try again in a moment.",
     "restarting": "The server is restarting. It will be back in a moment.",

@@ -16,6 +16,7 @@ import llm
 from chat.checkpoints import Checkpoints
 from chat.history import INTERRUPTED, History, get_history
 from chat.hub import Hub
+from chat.rates import Rates
 from chat.records import Accepted, Asked, NotFound
 from chat.transcript import Transcript
 from chat.turn import Turn
@@ -44,19 +45,21 @@ class Turns:
         self.history = history
         self.hub = hub
         self._checkpoints = Checkpoints(history)
+        self._rates = Rates()
         self._starting: set[asyncio.Task[Any]] = set()
         self._running: dict[asyncio.Task[Any], Turn] = {}
 
-    async def start(self, asked: Asked, params: SamplingParams, arrived: float) -> Accepted:
+    async def start(self, asked: Asked, params: SamplingParams, arrived: float, address: str = "") -> Accepted:
         """Accept and run; returns when the rows are stored. Raises RequestError or HistoryError: nothing is then.
 
-        A frame that was accepted before costs one read and no place. Being cancelled does not undo what has begun.
+        A frame that was accepted before costs one read, no place and none of the visitor's messages a minute.
+        Being cancelled does not undo what has begun.
         """
         if accepted := await self.history.accepted(asked.visitor, asked.frame):
             return accepted
         if self.hub.restarting:
             raise Restarting
-        return await asyncio.shield(_kept(self._starting, self._start(asked, params, arrived)))
+        return await asyncio.shield(_kept(self._starting, self._counted(asked, params, arrived, address)))
 
     async def stop(self, visitor: UUID, generation: UUID) -> None:
         """End a generation of this visitor, if it has not ended. Raises NotFound."""
@@ -90,6 +93,17 @@ class Turns:
             turn.interrupt()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._checkpoints.aclose()
+
+    async def _counted(self, asked: Asked, params: SamplingParams, arrived: float, address: str) -> Accepted:
+        counted = await self._rates.take(asked.visitor, address)
+        try:
+            accepted = await self._start(asked, params, arrived)
+        except BaseException:
+            await self._rates.give_back(counted)
+            raise
+        if not accepted.new:
+            await self._rates.give_back(counted)
+        return accepted
 
     async def _start(self, asked: Asked, params: SamplingParams, arrived: float) -> Accepted:
         ticket = await self.controller.admit(str(asked.visitor))

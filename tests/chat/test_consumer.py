@@ -325,6 +325,31 @@ async def test_without_a_session_the_socket_is_told_and_closed(connect: Connect)
         assert await socket.communicator.receive_nothing()
 
 
+@override_settings(CHAT_SOCKETS_PER_VISITOR="2")
+async def test_one_socket_too_many_is_told_and_closed(connect: Connect, visitor: UUID) -> None:
+    async with connect(visitor) as first, connect(visitor), connect(uuid4()) as other:
+        async with connect(visitor) as third:
+            assert (await third.next())["code"] == "too_many_sockets"
+            assert await third.communicator.receive_output(timeout=5) == {"type": "websocket.close", "code": 4429}
+            await third.send("ping")
+            assert await third.communicator.receive_nothing()
+        assert (await other.ask("ping"))["type"] == "pong"
+        await first.communicator.disconnect(timeout=5)
+        async with connect(visitor) as third:
+            assert (await third.next())["type"] == "hello"
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="1")
+async def test_one_message_too_many_is_told_when_to_come_again(
+    connect: Connect, controller: ScriptedController, visitor: UUID
+) -> None:
+    async with connect(visitor) as socket:
+        await ask(socket)
+        refused = await socket.ask("message.send", text="again")
+        assert (refused["type"], refused["code"]) == ("error", "rate_limited")
+        assert 0 < refused["retry_after"] <= 60
+
+
 async def test_an_unknown_address_is_refused_without_an_error() -> None:
     communicator = WebsocketCommunicator(UnknownSocket.as_asgi(), "/ws/elsewhere/")
     connected, _ = await communicator.connect()

@@ -9,6 +9,7 @@ import pytest
 
 from chat import protocol
 from chat.protocol import BadFrame, GenerationQueued, MessageSend, encode, parse
+from chat.rates import RateLimited
 from chat.records import BadParent, HistoryUnavailable, NotFound, NothingToContinue, TurnInProgress
 from chat.turns import Restarting
 from llm.errors import REQUEST_ERRORS
@@ -74,9 +75,11 @@ def test_encode_keeps_a_null_that_says_something() -> None:
 
 
 def test_every_error_that_can_reach_a_visitor_has_a_sentence() -> None:
-    codes = {
-        each.code for each in (NotFound, NothingToContinue, TurnInProgress, BadParent, HistoryUnavailable, Restarting)
-    } | set(REQUEST_ERRORS)
+    codes = (
+        {each.code for each in (NotFound, NothingToContinue, TurnInProgress, BadParent, HistoryUnavailable, Restarting)}
+        | set(REQUEST_ERRORS)
+        | {RateLimited.code}
+    )
     assert codes <= set(protocol.ERRORS)
     assert protocol.error("overloaded", retry_after=2).message == protocol.ERRORS["overloaded"]
 

@@ -12,6 +12,8 @@ const CODES = {
   visitor_limit: "You have as many answers under way as one visitor may. Please wait for one to end.",
   queue_timeout: "Nobody could answer in time. Please try again.",
   generation_timeout: "The answer took too long.",
+  rate_limited: "You have sent as many messages as one may in a minute.",
+  too_many_sockets: "This chat is open in as many tabs as it may be. Close one to go on here.",
   unwatched: "The page was closed while this question waited for its turn.",
   overloaded: "Everyone is busy right now.",
   restarting: "The server is restarting.",
@@ -23,7 +25,7 @@ const CODES = {
 };
 
 /** What is gone when one tries again. */
-const PASSING = ["overloaded", "unavailable", "restarting"];
+const PASSING = ["overloaded", "rate_limited", "unavailable", "restarting"];
 
 /** @type {Record<string, string>} */
 const REASONS = {

@@ -1,0 +1,124 @@
+"""Messages a minute."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from uuid import UUID, uuid4
+
+import pytest
+from django.test import override_settings
+from limits.aio.storage import memory
+
+from chat import rates as rates_module
+from chat.models import Message
+from chat.rates import RateLimited, Rates, address_of
+from chat.records import NotFound, TurnInProgress
+from chat.turns import Turns
+from llm.errors import Overloaded
+from llm.events import Finished
+from llm.sampling import SamplingParams
+from tests.chat.conftest import question
+from tests.chat.doubles import ScriptedController
+
+PARAMS = SamplingParams()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still."""
+    clock = SimpleNamespace(now=1_000_000.0)
+    for module in (memory, rates_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now))
+    return clock
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="2")
+async def test_a_visitor_has_so_many_messages_a_minute(visitor: UUID, clock: SimpleNamespace) -> None:
+    rates = Rates()
+    await rates.take(visitor)
+    clock.now += 20
+    await rates.take(visitor)
+    for _ in range(5):
+        with pytest.raises(RateLimited) as refused:
+            await rates.take(visitor)
+        assert refused.value.retry_after == 40
+    await rates.take(uuid4())
+    clock.now += 40
+    await rates.take(visitor)
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="1")
+async def test_what_came_to_nothing_does_not_count(visitor: UUID, clock: SimpleNamespace) -> None:
+    rates = Rates()
+    for _ in range(3):
+        await rates.give_back(await rates.take(visitor))
+    await rates.take(visitor)
+    with pytest.raises(RateLimited):
+        await rates.take(visitor)
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="5", CHAT_MESSAGES_PER_MINUTE_PER_ADDRESS="2")
+async def test_an_address_has_its_own_rate_and_its_refusals_cost_the_visitor_nothing(clock: SimpleNamespace) -> None:
+    rates, visitor = Rates(), uuid4()
+    for _ in range(2):
+        await rates.take(uuid4(), "192.0.2.1")
+    for _ in range(9):
+        with pytest.raises(RateLimited):
+            await rates.take(visitor, "192.0.2.1")
+    for _ in range(5):
+        await rates.take(visitor)
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="0")
+async def test_no_rate_is_no_limit(visitor: UUID) -> None:
+    rates = Rates()
+    for _ in range(100):
+        await rates.take(visitor, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "behind_proxy", "address"),
+    [
+        (["192.0.2.1", 5000], [], False, "192.0.2.1"),
+        (["192.0.2.1", 5000], [b"198.51.100.7"], False, "192.0.2.1"),
+        (["127.0.0.1", 5000], [b"198.51.100.7"], True, "198.51.100.7"),
+        (["127.0.0.1", 5000], [b"203.0.113.9, 198.51.100.7"], True, "198.51.100.7"),
+        (["127.0.0.1", 5000], [b"203.0.113.9", b"198.51.100.7"], True, "198.51.100.7"),
+        (["127.0.0.1", 5000], [], True, "127.0.0.1"),
+        (["2001:db8::1:2:3:4", 5000], [], False, "2001:db8::/64"),
+        (["::ffff:192.0.2.1", 5000], [], False, "192.0.2.1"),
+        (["127.0.0.1", 5000], [b"nonsense"], True, ""),
+        (None, [], False, ""),
+    ],
+)
+def test_the_address_is_the_connection_s_or_the_one_the_proxy_has_seen(
+    client: list[object] | None, forwarded: list[bytes], behind_proxy: bool, address: str
+) -> None:
+    scope = {"client": client, "headers": [(b"x-forwarded-for", value) for value in forwarded]}
+    with override_settings(BEHIND_PROXY=behind_proxy):
+        assert address_of(scope) == address
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(CHAT_MESSAGES_PER_MINUTE="2")
+async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedController, visitor: UUID) -> None:
+    first = await turns.start(question(visitor, frame="f"), PARAMS, 0.0)
+    for _ in range(3):
+        assert not (await turns.start(question(visitor, frame="f"), PARAMS, 0.0)).new
+        with pytest.raises(TurnInProgress):
+            await turns.start(question(visitor, conversation=first.conversation), PARAMS, 0.0)
+        with pytest.raises(NotFound):
+            await turns.start(question(visitor, conversation=uuid4()), PARAMS, 0.0)
+    controller.refuses = Overloaded("Full.")
+    with pytest.raises(Overloaded):
+        await turns.start(question(visitor), PARAMS, 0.0)
+    controller.refuses = None
+    await turns.start(question(visitor), PARAMS, 0.0)
+    places, messages = len(controller.tickets), await Message.objects.acount()
+    with pytest.raises(RateLimited):
+        await turns.start(question(visitor), PARAMS, 0.0)
+    assert (len(controller.tickets), await Message.objects.acount()) == (places, messages)
+    assert not (await turns.start(question(visitor, frame="f"), PARAMS, 0.0)).new
+    for ticket in controller.tickets:
+        if not ticket.cancelled:
+            await ticket.tell(Finished(reason="stop"))
