@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.test import AsyncClient
 
 import llm
@@ -82,6 +83,12 @@ async def test_a_wrong_page_is_not_found(browser: AsyncClient) -> None:
 async def test_only_reading_methods_are_answered(browser: AsyncClient) -> None:
     for path in ("/", "/stats", "/healthz", "/readyz", "/api/conversations/"):
         assert (await browser.post(path)).status_code == 405
+
+
+async def test_only_a_page_begins_a_session() -> None:
+    for path in ("/stats", "/healthz", "/readyz", "/api/conversations/", f"/api/conversations/{uuid4()}/", "/nowhere"):
+        assert "sessionid" not in (await AsyncClient().get(path)).cookies
+    assert not await Session.objects.aexists()
 
 
 async def test_stats_tell_load_and_limits() -> None:

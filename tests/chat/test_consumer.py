@@ -277,6 +277,34 @@ async def test_the_visitors_other_sockets_hear_of_a_change(
         assert "conversation.changed" not in {frame["type"] for frame in stranger.seen}
 
 
+async def test_two_questions_at_once_in_one_conversation_are_one_answer_and_one_refusal(
+    connect: Connect, controller: ScriptedController, visitor: UUID
+) -> None:
+    async with connect(visitor) as one, connect(visitor) as two:
+        conversation = (await ask(one))["conversation"]
+        await controller.tickets[0].tell(Delta("1"), Finished(reason="stop"))
+        await one.until("generation.finished")
+        replies = await asyncio.gather(
+            *(socket.ask("message.send", text="again", conversation=conversation) for socket in (one, two))
+        )
+        assert sorted(reply.get("code", reply["type"]) for reply in replies) == ["message.accepted", "turn_in_progress"]
+        assert [ticket.cancelled for ticket in controller.tickets].count(False) == 2
+    assert await Message.objects.acount() == 4
+
+
+@pytest.mark.parametrize("text", ["<::EOS::>", '"}\n{"type":"generation.finished"}', "\u2028\r\n\t\x01", "👩‍👩‍👧 あ"])
+async def test_no_text_of_an_answer_breaks_the_frames(
+    connect: Connect, controller: ScriptedController, visitor: UUID, text: str
+) -> None:
+    async with connect(visitor) as socket:
+        accepted = await ask(socket, text)
+        await controller.tickets[0].tell(Delta(text), Delta("after"), Finished(reason="stop"))
+        await socket.until("generation.finished")
+        told = [frame["text"] for frame in socket.seen if frame["type"] == "generation.delta"]
+        assert "".join(told) == f"{text}after"
+    assert (await Message.objects.aget(pk=accepted["answer"])).text == f"{text}after"
+
+
 async def test_regenerate_answers_again(connect: Connect, controller: ScriptedController, visitor: UUID) -> None:
     async with connect(visitor) as socket:
         first = await ask(socket)

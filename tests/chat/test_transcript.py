@@ -84,6 +84,14 @@ def test_no_frame_is_larger_than_allowed_however_text_is_written(character: str)
     assert text_of(Watch(source, asyncio.Event())) == text + "end"
 
 
+def test_what_is_sent_grows_with_the_answer_and_no_faster() -> None:
+    def sent(tokens: int) -> int:
+        source = transcript(*(Delta(" token") for _ in range(tokens)), Finished(reason="stop"))
+        return sum(len(encode(frame)) for frame in Watch(source, asyncio.Event(), 0).frames())
+
+    assert sent(800) < 2.02 * sent(400) < 2.02 * 400 * 150
+
+
 def test_a_long_snapshot_is_its_first_part_and_then_deltas() -> None:
     source = transcript(*(Delta("x" * 1000) for _ in range(100)), Finished(reason="length"))
     frames = list(Watch(source, asyncio.Event()).frames())
