@@ -48,7 +48,10 @@ INTERRUPTED = Finished(
 
 
 class History(Protocol):
-    """Where turns are kept. A visitor's id comes with every question: what is not theirs is not found."""
+    """Where turns are kept. A visitor's id comes with every question: what is not theirs is not found.
+
+    Everything raises HistoryUnavailable where trying again can help.
+    """
 
     async def accepted(self, visitor: UUID, frame: str) -> Accepted | None:
         """What an earlier frame of this id led to."""
@@ -60,16 +63,10 @@ class History(Protocol):
         """It left the queue."""
 
     async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
-        """Store the text so far of running generations, all or nothing; those that live here no longer come back.
-
-        Raises HistoryUnavailable where trying again can help.
-        """
+        """Store the text so far of running generations, all or nothing; those that live here no longer come back."""
 
     async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
-        """Store the end. False if it has one already, or belongs to another process: then nothing was written.
-
-        Raises HistoryUnavailable where trying again can help.
-        """
+        """Store the end. False if it has one already, or belongs to another process: then nothing was written."""
 
     async def recover(self) -> int:
         """End the live generations of processes that are gone; how many there were."""
@@ -94,7 +91,8 @@ class DatabaseHistory:
         self.owner = owner
 
     async def accepted(self, visitor: UUID, frame: str) -> Accepted | None:
-        return await reading(_accepted)(visitor, frame)
+        with _translated():
+            return await reading(_accepted)(visitor, frame)
 
     async def accept(self, asked: Asked) -> Accepted:
         with _translated():
@@ -116,16 +114,20 @@ class DatabaseHistory:
         return await writing(self._recover)()
 
     async def conversations(self, visitor: UUID, after: str | None = None) -> Page:
-        return await reading(branches.page)(visitor, after)
+        with _translated():
+            return await reading(branches.page)(visitor, after)
 
     async def branch(self, visitor: UUID, conversation: UUID) -> Branch:
-        return await reading(branches.shown)(visitor, conversation)
+        with _translated():
+            return await reading(branches.shown)(visitor, conversation)
 
     async def answer(self, visitor: UUID, conversation: UUID, generation: UUID | None) -> StoredAnswer | None:
-        return await reading(branches.answer)(visitor, conversation, generation)
+        with _translated():
+            return await reading(branches.answer)(visitor, conversation, generation)
 
     async def owns(self, visitor: UUID, generation: UUID) -> bool:
-        return await reading(Generation.objects.filter(pk=generation, conversation__visitor=visitor).exists)()
+        with _translated():
+            return await reading(Generation.objects.filter(pk=generation, conversation__visitor=visitor).exists)()
 
     def _accept(self, asked: Asked) -> Accepted:
         try:
@@ -186,6 +188,7 @@ class DatabaseHistory:
         live = Generation.objects.filter(pk__in=list(texts), owner=self.owner, state__in=Generation.LIVE)
         # The rows stay locked, so that nobody can end one between this look at it and the writing of its text.
         answers = dict(live.order_by("pk").select_for_update().values_list("pk", "answer"))
+        live.filter(state=Generation.State.QUEUED).update(state=Generation.State.RUNNING)  # `started` may have failed
         Message.objects.bulk_update([Message(pk=answers[key], text=texts[key]) for key in answers], ["text"])
         return set(texts) - set(answers)
 

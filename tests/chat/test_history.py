@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 
 from chat import branches
+from chat import history as history_module
 from chat.history import DatabaseHistory, title_of
 from chat.models import Conversation, Generation, Message, Visitor
-from chat.records import BadParent, Continue, NotFound, NothingToContinue, Redo, TurnInProgress
+from chat.records import BadParent, Continue, HistoryUnavailable, NotFound, NothingToContinue, Redo, TurnInProgress
 from llm.events import Finished, Timings, Usage
 from llm.request import ChatMessage
 from tests.chat.conftest import question
@@ -58,6 +59,40 @@ async def test_finish_stores_text_and_end_once(history: DatabaseHistory, visitor
     assert stored.text == "Hi"
     assert stored.generation.finished == STOP
     assert await history.answer(visitor, accepted.conversation, None) is None
+
+
+async def test_checkpoint_stores_the_text_of_what_runs_here_and_names_the_rest(
+    history: DatabaseHistory, visitor: UUID
+) -> None:
+    running, ended = await history.accept(question(visitor)), await history.accept(question(visitor))
+    await history.finish(ended.generation, "whole", STOP)
+    other = await DatabaseHistory(owner=uuid4()).accept(question(visitor))
+    texts = {each.generation: "so far" for each in (running, ended, other)}
+    assert await history.checkpoint(texts) == {ended.generation, other.generation}
+    stored = [await history.answer(visitor, each.conversation, each.generation) for each in (running, ended, other)]
+    assert [(each.generation.state, each.text) for each in stored if each] == [
+        ("running", "so far"),
+        ("stop", "whole"),
+        ("queued", ""),
+    ]
+
+
+async def test_a_database_that_is_away_is_named_so(
+    history: DatabaseHistory, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("the connection is closed")
+
+    for module, name in ((history_module, "_accepted"), (branches, "page"), (branches, "shown"), (branches, "answer")):
+        monkeypatch.setattr(module, name, away)
+    for attempt in (
+        history.accepted(visitor, "f"),
+        history.conversations(visitor),
+        history.branch(visitor, uuid4()),
+        history.answer(visitor, uuid4(), None),
+    ):
+        with pytest.raises(HistoryUnavailable):
+            await attempt
 
 
 async def test_finish_of_another_process_writes_nothing(history: DatabaseHistory, visitor: UUID) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -106,6 +107,25 @@ async def test_cut_off_answer_goes_on(site: Site) -> None:
         assert (finished["reason"], finished["usage"]["completion_tokens"]) == ("stop", 40)
     _, answer = (await visitor.json(f"/api/conversations/{accepted['conversation']}/"))["messages"]
     assert answer["text"] == synthetic_text(60)
+
+
+async def test_answer_streams_on_while_the_database_is_locked_and_is_stored_after(site: Site) -> None:
+    visitor = Visitor(site.url)
+    async with visitor.socket() as socket:
+        accepted = await socket.ask("message.send", text="Hello")
+        text = (await socket.until("generation.delta"))["text"]
+        with contextlib.closing(sqlite3.connect(site.var / "db.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            while text != synthetic_text(60):
+                text += (await socket.until("generation.delta"))["text"]
+            stats = await visitor.json("/stats")
+            assert stats["state"] == "ready"
+            (listed,) = (await visitor.json("/api/conversations/"))["conversations"]
+            assert listed["live"] == accepted["generation"]
+            database.execute("ROLLBACK")
+        await socket.until("generation.finished", reason="stop")
+    _, answer = (await visitor.json(f"/api/conversations/{accepted['conversation']}/"))["messages"]
+    assert (answer["generation"]["state"], answer["text"]) == ("stop", text)
 
 
 async def test_nobody_stops_or_opens_what_is_not_theirs(site: Site) -> None:
