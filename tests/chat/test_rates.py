@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -122,3 +123,14 @@ async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedCo
     for ticket in controller.tickets:
         if not ticket.cancelled:
             await ticket.tell(Finished(reason="stop"))
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(CHAT_MESSAGES_PER_MINUTE="4")
+async def test_the_same_frame_at_once_counts_once(turns: Turns, visitor: UUID) -> None:
+    again = [question(visitor, frame="f") for _ in range(4)]
+    assert sum(each.new for each in await asyncio.gather(*(turns.start(each, PARAMS, 0.0) for each in again))) == 1
+    for _ in range(3):
+        await turns.start(question(visitor), PARAMS, 0.0)
+    with pytest.raises(RateLimited):
+        await turns.start(question(visitor), PARAMS, 0.0)

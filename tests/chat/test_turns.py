@@ -11,10 +11,12 @@ from django.test import override_settings
 
 from chat import checkpoints, patience
 from chat import turn as turn_module
+from chat.checkpoints import Checkpoints
 from chat.history import DatabaseHistory
 from chat.models import Generation, Message
 from chat.records import Accepted, NotFound, TurnInProgress
 from chat.transcript import Transcript
+from chat.turn import Turn
 from chat.turns import Turns
 from llm.errors import ContextLengthExceeded, Overloaded, Unavailable
 from llm.events import Delta, Finished, Queued, Started, Timings, Usage
@@ -346,11 +348,14 @@ async def test_a_database_that_is_away_ends_no_turn_and_loses_no_text(
 async def test_a_turn_interrupted_before_its_first_step_gives_its_place_back(
     turns: Turns, controller: ScriptedController, visitor: UUID
 ) -> None:
-    accepted, transcript = await start(turns, visitor)
-    await turns.aclose()
-    assert controller.tickets[0].cancelled
+    accepted = await turns.history.accept(question(visitor))
+    ticket, transcript = await controller.admit(str(visitor)), Transcript(accepted.generation)
+    turn = Turn(turns.history, turns.hub, Checkpoints(turns.history), accepted, ticket, transcript, 0.0)
+    turn.interrupt()
+    await turn.run(PARAMS)
+    assert ticket.cancelled
     assert transcript.end is not None
-    assert (await row(accepted))[0] == "interrupted"
+    assert await row(accepted) == ("interrupted", "interrupted", "")
 
 
 async def test_the_end_of_the_process_leaves_an_end_that_is_being_stored_as_it_is(
