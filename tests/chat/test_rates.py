@@ -13,7 +13,7 @@ from limits.aio.storage import memory
 from chat import rates as rates_module
 from chat.models import Message
 from chat.rates import RateLimited, Rates, address_of
-from chat.records import NotFound, TurnInProgress
+from chat.records import Accepted, NotFound, TurnInProgress
 from chat.turns import Turns
 from llm.errors import Overloaded
 from llm.events import Finished
@@ -127,9 +127,18 @@ async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedCo
 
 @pytest.mark.django_db(transaction=True)
 @override_settings(CHAT_MESSAGES_PER_MINUTE="4")
-async def test_the_same_frame_at_once_counts_once(turns: Turns, visitor: UUID) -> None:
+async def test_the_same_frame_at_once_counts_once(turns: Turns, visitor: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, together = turns.history.accepted, asyncio.Barrier(4)
+
+    async def accepted(visitor: UUID, frame: str) -> Accepted | None:
+        found = await read(visitor, frame)
+        await together.wait()
+        return found
+
+    monkeypatch.setattr(turns.history, "accepted", accepted)
     again = [question(visitor, frame="f") for _ in range(4)]
     assert sum(each.new for each in await asyncio.gather(*(turns.start(each, PARAMS, 0.0) for each in again))) == 1
+    monkeypatch.undo()
     for _ in range(3):
         await turns.start(question(visitor), PARAMS, 0.0)
     with pytest.raises(RateLimited):
