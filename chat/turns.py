@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import llm
 from chat.checkpoints import Checkpoints
@@ -26,6 +26,9 @@ from llm.sampling import SamplingParams
 
 RETRY_AFTER = 2.0
 """Seconds after which another process may well be there, when this one is told to stop."""
+
+READS = 2
+"""Whole answers that are on their way from the database at a time."""
 
 
 class Restarting(RequestError):
@@ -45,6 +48,8 @@ class Turns:
         self.history = history
         self.hub = hub
         self._checkpoints = Checkpoints(history)
+        self._stored: WeakValueDictionary[tuple[UUID, int], Transcript] = WeakValueDictionary()  # of those who read now
+        self._reading = asyncio.Semaphore(READS)
         self._rates = Rates()
         self._starting: set[asyncio.Task[Any]] = set()
         self._running: dict[asyncio.Task[Any], Turn] = {}
@@ -69,12 +74,18 @@ class Turns:
 
     async def watch(self, visitor: UUID, conversation: UUID, generation: UUID | None) -> Transcript | None:
         """What a generation told, or the one that runs in the conversation, if one does. Raises NotFound."""
-        stored = await self.history.answer(visitor, conversation, generation)
-        if stored is None:
-            return None
-        run = stored.generation
-        # A turn is in the hub before its row exists, so a living row without one has lost its process.
-        return self.hub.transcript(run.id) or Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+        async with self._reading:
+            stored = await self.history.answer(visitor, conversation, generation)
+            if stored is None:
+                return None
+            run = stored.generation
+            # A turn is in the hub before its row exists, so a living row without one has lost its process.
+            if transcript := self.hub.transcript(run.id):
+                return transcript
+            key = run.id, len(stored.text)  # an answer that goes on grows
+            transcript = self._stored.get(key) or Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+            self._stored[key] = transcript
+            return transcript
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new, tell every socket, and let the turns under way end by themselves for so long."""

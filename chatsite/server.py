@@ -1,28 +1,48 @@
-"""daphne's server with what this site needs around it: a start, an end, and an exit code.
+"""daphne's server with what this site needs around it: a start, an end in order, and an exit code.
 
-Knows sockets and processes; what is served is `chatsite.asgi`.
+Told to stop, it listens no more, has the site drain while its connections live on, closes those that are left, and
+leaves nothing running. A second signal kills it. Knows connections and processes; what is served is `chatsite.asgi`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
 from daphne.server import twisted_loop
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from chat.consumers import WRITABLE
+from chatsite.sockets import SERVICE_RESTART, ChatSocket
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
+
+HANDSHAKE_SECONDS = 60.0
+"""How long a socket may take to open: after a restart a thousand pages come at once, and each can wait its turn."""
+
+PING_SECONDS = 8
+"""Between two pings to a silent socket: more than one of them in `ChatSocket.SILENCE`."""
+
+CLOSING_SECONDS = 10.0
+"""How long a closed socket's last bytes may take to be read and its own close frame to come."""
+
+LAST_SECONDS = 2.0
+"""How long connections have for their last words when the time to drain is up."""
 
 APPLICATION_SECONDS = 10.0
 """How long a cancelled connection may take to clean up when the server ends."""
 
 
 class Server(DaphneServer):
-    """Runs `on_start(address)` as a task of its loop once the port is bound, and `on_stop()` before it ends."""
+    """Runs `on_start(address)` as a task of its loop once the port is bound.
+
+    At its end it runs `on_drain(drain_seconds)` beside the connections, and `on_stop()` after them.
+    """
 
     def __init__(
         self,
@@ -31,25 +51,45 @@ class Server(DaphneServer):
         host: str,
         port: int,
         on_start: Callable[[str], Awaitable[None]],
+        on_drain: Callable[[float], Awaitable[None]],
         on_stop: Callable[[], Awaitable[None]],
+        drain_seconds: float,
         **options: Any,
     ) -> None:
         self.exit_code = 0
         self._host = host
         self._on_start = on_start
+        self._on_drain = on_drain
         self._on_stop = on_stop
+        self._drain_seconds = drain_seconds
+        self._ports: list[Any] = []
         self._start: asyncio.Task[None] | None = None
         super().__init__(
             application,
             endpoints=build_endpoint_description_strings(host=host, port=port),
             websocket_max_message_size=MAX_FRAME,
             websocket_max_frame_size=MAX_FRAME,
+            websocket_connect_timeout=HANDSHAKE_SECONDS,
+            websocket_handshake_timeout=HANDSHAKE_SECONDS,
+            ping_interval=PING_SECONDS,
+            ping_timeout=0,  # ChatSocket knows better
+            ready_callable=self._ready,
             server_name="chatstream",
             **options,
         )
 
+    def _ready(self) -> None:
+        self.ws_factory.protocol = ChatSocket
+        self.ws_factory.setProtocolOptions(closeHandshakeTimeout=CLOSING_SECONDS)
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if isinstance(protocol, ChatSocket):
+            scope[WRITABLE] = protocol.writable
+        return super().create_application(protocol, scope)
+
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
+        self._ports.append(port)
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._start = twisted_loop.create_task(self._run_start(f"http://{host}:{port.getHost().port}"))
 
@@ -70,11 +110,36 @@ class Server(DaphneServer):
         await self._on_start(address)
 
     async def _shut_down(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # a second one kills
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_seconds
+        for port in self._ports:
+            await maybeDeferred(port.stopListening).asFuture(loop)
+        await self._on_drain(self._drain_seconds)
+        await self._applications_end(max(deadline, loop.time() + LAST_SECONDS))
+        for protocol in self.connections:
+            if isinstance(protocol, ChatSocket):
+                protocol.serverClose(SERVICE_RESTART)
+        await _ended(self._applications())
         await self._on_stop()
-        # missing in a connection that is just being made
-        tasks = [each["application_instance"] for each in self.connections.values() if "application_instance" in each]
-        tasks += [] if self._start is None else [self._start]
-        for task in tasks:
-            task.cancel()
-        if tasks:  # a task that is left pending can crash the interpreter as it ends (seen on Python 3.11)
-            await asyncio.wait(tasks, timeout=APPLICATION_SECONDS)
+        # a task that is left pending can crash the interpreter as it ends (seen on Python 3.11)
+        await _ended(asyncio.all_tasks() - {asyncio.current_task()})
+
+    async def _applications_end(self, deadline: float) -> None:
+        """Wait until no connection has anything left to do, those that are still being made included."""
+        loop = asyncio.get_running_loop()
+        while (running := self._applications()) and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(running, timeout=left)
+
+    def _applications(self) -> set[asyncio.Task[None]]:
+        # missing in a connection that is just being made, or whose application has ended
+        found = {each["application_instance"] for each in self.connections.values() if "application_instance" in each}
+        return {task for task in found if not task.done()}
+
+
+async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=APPLICATION_SECONDS)

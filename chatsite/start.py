@@ -54,6 +54,13 @@ async def start() -> None:
         raise
 
 
+async def drain(seconds: float) -> None:
+    """Begin nothing new, let the answers under way end for so long, and end the rest, their text stored."""
+    if _lock is not None:
+        await get_turns().drain(seconds)
+        await get_turns().aclose()
+
+
 async def stop() -> None:
     """End what runs in this process, its text stored, and let another process serve."""
     global _started, _lock

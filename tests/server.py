@@ -25,15 +25,17 @@ Serve = Callable[..., "Site"]
 
 
 class Site:
-    """A running site with a `var` of its own. `url` ends without a slash."""
+    """A running site with a `var` of its own, started by `program`. `url` ends without a slash."""
 
-    def __init__(self, var: Path, environment: dict[str, str]) -> None:
+    def __init__(self, var: Path, environment: dict[str, str], program: str = "manage.py") -> None:
         self.var = var
+        self.program = program
         self.log = var / "log"
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLM_", "CHAT_"))}
-        self._environment = kept | {"CHATSTREAM_VAR": str(var), "LLM_BACKEND": "synthetic"} | environment
+        own = {"CHATSTREAM_VAR": str(var), "LLM_BACKEND": "synthetic", "CHAT_DRAIN_SECONDS": "1"}
+        self._environment = kept | own | environment
         self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
@@ -51,7 +53,7 @@ class Site:
 
     def start(self) -> None:
         """Start it and wait until it answers messages."""
-        command = [sys.executable, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [sys.executable, self.program, "serve", "--host", "127.0.0.1", "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
@@ -71,8 +73,16 @@ class Site:
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """End it; its exit code."""
+        self.tell(with_signal)
+        return self.ended()
+
+    def tell(self, signal: int) -> None:
         assert self.process is not None
-        self.process.send_signal(with_signal)
+        self.process.send_signal(signal)
+
+    def ended(self) -> int:
+        """Wait until it has ended by itself; its exit code."""
+        assert self.process is not None
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -85,16 +95,16 @@ class Site:
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Start sites: `serve(LLM_MAX_QUEUE_SIZE=1)`. Each is stopped at the end of the module.
 
-    `models` is a folder of converted models to use.
+    `models` is a folder of converted models to use, `program` what to start instead of manage.py.
     """
     sites: list[Site] = []
 
-    def start(models: Path | None = None, **environment: object) -> Site:
+    def start(models: Path | None = None, program: str = "manage.py", **environment: object) -> Site:
         var = Path(tempfile.mkdtemp(prefix="site-"))
         if models is not None:
             models.mkdir(parents=True, exist_ok=True)
             (var / "models").symlink_to(models)
-        site = Site(var, {name: str(value) for name, value in environment.items()})
+        site = Site(var, {name: str(value) for name, value in environment.items()}, program)
         sites.append(site)
         site.prepare()
         site.start()

@@ -34,12 +34,16 @@ class Visitor:
     async def json(self, path: str) -> Any:
         return json.loads(await self.get(path))
 
+    async def cookies(self) -> str:
+        """The header's value; the first call fetches the page for it."""
+        if not list(self._cookies):
+            await self.get("/")
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._cookies)
+
     @asynccontextmanager
     async def socket(self, *, session: bool = True) -> AsyncIterator[Socket]:
         """An open socket, its `hello` and first `status` read; without `session` just open."""
-        if session and not list(self._cookies):
-            await self.get("/")
-        cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._cookies)
+        cookies = await self.cookies() if session else ""
         async with connect(
             self.url.replace("http", "ws", 1) + "/ws/chat/",
             origin=self.url,  # type: ignore[arg-type]

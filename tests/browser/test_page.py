@@ -214,7 +214,7 @@ def test_conversations_survive_a_restart_and_the_page_comes_back_by_itself(serve
     ask(page, "Before")
     expect(page.locator(".answer .text")).to_contain_text("1 2 3")
     assert site.stop() == 0
-    expect(page.locator("#status")).to_contain_text("No connection")
+    expect(page.locator("#status")).to_contain_text("restarting")
     expect(page.locator("#problem")).to_have_text("")
     site.start()
     expect(page.locator("#status")).to_have_text("", timeout=30_000)

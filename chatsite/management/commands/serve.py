@@ -11,8 +11,10 @@ from django.core.management.base import BaseCommand, CommandParser
 from rich.console import Console
 
 import llm
+from chat.conf import get_settings
 from chatsite.server import Server
 from chatsite.start import AlreadyServing
+from chatsite.start import drain as drain_site
 from chatsite.start import start as start_site
 from chatsite.start import stop as stop_site
 from chatsite.startup import Startup
@@ -48,6 +50,14 @@ class Command(BaseCommand):
             if not admins:
                 console.print("No account for the admin yet: `make admin` asks for a name and a password.")
 
-        server = Server(application, host=host, port=port, on_start=start, on_stop=stop_site)
+        server = Server(
+            application,
+            host=host,
+            port=port,
+            on_start=start,
+            on_drain=drain_site,
+            on_stop=stop_site,
+            drain_seconds=get_settings().drain_seconds,
+        )
         server.run()
         sys.exit(server.exit_code)

@@ -96,13 +96,15 @@ function changed() {
 }
 
 function status() {
-  element("status").textContent = statusText(socket.state, model);
+  element("status").textContent = statusText(socket.state, model, socket.restarting);
 }
 
 function received(/** @type {any} */ frame) {
   if (frame.type === "status" || frame.type === "hello") {
     if (frame.type === "status") model = frame;
     element("model").textContent = frame.model;
+    status();
+  } else if (frame.type === "server.restarting") {
     status();
   } else if (frame.type === "conversation.changed") {
     list.refresh().catch(ignore);

@@ -4,12 +4,14 @@
  *   idle -> connecting -> open -> waiting -> connecting -> ...      refused: the server will not have this page
  *
  * A request is sent again after a reconnect until its reply comes: its id makes the server carry it out once.
+ * A server that restarts says so, and when to come back; `restarting` is true from then until a socket is open again.
  */
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 20_000;
 const PING_EVERY = 25_000;
 const PING_PATIENCE = 10_000;
+const SERVICE_RESTART = 1012;
 const NO_SESSION = 4401;
 const FORBIDDEN = 4403;
 
@@ -26,10 +28,13 @@ export class Refusal extends Error {
 /** Events: `state` (detail: the new state) and `frame` (detail: a frame that is no reply). */
 export class Socket extends EventTarget {
   state = "idle";
+  restarting = false;
   #url;
   /** @type {WebSocket | null} */
   #socket = null;
   #attempts = 0;
+  #pause = 0; // what the server asked for, in milliseconds
+  #notBefore = 0;
   #longest = 64 * 1024;
   #timer = 0;
   #pinger = 0;
@@ -77,6 +82,9 @@ export class Socket extends EventTarget {
     if (frame.type === "hello") {
       this.#longest = frame.limits.frame_bytes;
       this.#opened();
+    } else if (frame.type === "server.restarting") {
+      this.restarting = true;
+      this.#pause = frame.retry_after * 1000;
     }
     const request = frame.id && this.#pending.get(frame.id);
     if (!request) {
@@ -90,6 +98,8 @@ export class Socket extends EventTarget {
 
   #opened() {
     this.#attempts = 0;
+    this.#pause = 0;
+    this.restarting = false;
     this.#pinger = setInterval(() => this.#ping(), PING_EVERY);
     this.#enter("open");
     for (const { text } of this.#pending.values()) this.#socket?.send(text);
@@ -107,6 +117,8 @@ export class Socket extends EventTarget {
       this.#enter("refused");
       return;
     }
+    this.restarting ||= code === SERVICE_RESTART;
+    this.#notBefore = performance.now() + this.#pause;
     this.#enter("waiting");
     if (code === NO_SESSION) await fetch("/", { cache: "no-store" }).catch(() => {}); // its answer sets the cookie
     if (this.state === "waiting") this.#timer = setTimeout(() => this.connect(), this.#wait());
@@ -114,11 +126,13 @@ export class Socket extends EventTarget {
 
   /** Full jitter: a thousand pages that lost the same server come back spread over the whole time. */
   #wait() {
-    return Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#attempts++);
+    const pause = this.#pause;
+    this.#pause = 0; // it counts from the close, once
+    return pause + Math.random() * Math.max(pause, Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#attempts++));
   }
 
   #hurry() {
-    if (this.state === "waiting" && navigator.onLine) this.connect();
+    if (this.state === "waiting" && performance.now() >= this.#notBefore && navigator.onLine) this.connect();
   }
 
   /** A socket can be dead without being closed; then nothing answers. */

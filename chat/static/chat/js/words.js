@@ -65,8 +65,10 @@ export function reasonText(generation, text) {
 /**
  * @param {string} connection
  * @param {{state?: string, progress?: number, message?: string}} model
+ * @param {boolean} restarting
  */
-export function statusText(connection, model) {
+export function statusText(connection, model, restarting) {
+  if (restarting) return "The server is restarting. Your conversation goes on in a moment.";
   if (connection === "refused") return "The server does not accept this page’s address (see CHAT_ORIGINS).";
   if (connection === "waiting") return "No connection. Trying again…";
   if (connection !== "open") return "";
