@@ -28,7 +28,7 @@ RETRY_AFTER = 2.0
 """Seconds after which another process may well be there, when this one is told to stop."""
 
 READS = 2
-"""Whole answers that are on their way from the database at a time."""
+"""Answers that are on their way from the database at a time; each is whole, and may be long."""
 
 
 class Restarting(RequestError):
@@ -48,7 +48,7 @@ class Turns:
         self.history = history
         self.hub = hub
         self._checkpoints = Checkpoints(history)
-        self._stored: WeakValueDictionary[tuple[UUID, int], Transcript] = WeakValueDictionary()  # of those who read now
+        self._stored: WeakValueDictionary[UUID, Transcript] = WeakValueDictionary()  # of those who read now
         self._reading = asyncio.Semaphore(READS)
         self._rates = Rates()
         self._starting: set[asyncio.Task[Any]] = set()
@@ -74,18 +74,23 @@ class Turns:
 
     async def watch(self, visitor: UUID, conversation: UUID, generation: UUID | None) -> Transcript | None:
         """What a generation told, or the one that runs in the conversation, if one does. Raises NotFound."""
-        async with self._reading:
+        async with self._reading:  # one reader fetches the text, those who came with it find it here
+            if generation is not None and (transcript := self._known(generation)):
+                if await self.history.owns(visitor, generation):
+                    return transcript
+                raise NotFound
             stored = await self.history.answer(visitor, conversation, generation)
             if stored is None:
                 return None
             run = stored.generation
             # A turn is in the hub before its row exists, so a living row without one has lost its process.
-            if transcript := self.hub.transcript(run.id):
-                return transcript
-            key = run.id, len(stored.text)  # an answer that goes on grows
-            transcript = self._stored.get(key) or Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
-            self._stored[key] = transcript
+            if (transcript := self._known(run.id)) is None:
+                transcript = Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+                self._stored[run.id] = transcript
             return transcript
+
+    def _known(self, generation: UUID) -> Transcript | None:
+        return self.hub.transcript(generation) or self._stored.get(generation)
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new, tell every socket, and let the turns under way end by themselves for so long."""

@@ -33,7 +33,7 @@ class ChatSocket(WebSocketProtocol):
     so an acknowledgement means that somebody reads.
     """
 
-    BUFFER = 16 * 1024
+    BUFFER = 4 * 1024
     KERNEL_BUFFER = 64 * 1024
     SILENCE = 20.0
 
