@@ -239,3 +239,20 @@ def test_the_drawer_of_a_phone(site: Site, browser: Browser) -> None:
     page.locator("#new").click()
     expect(page.locator("#list a")).not_to_be_in_viewport()
     page.context.close()
+
+
+def test_an_answer_that_was_stopped_goes_on(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    ask(page, "Count")
+    expect(page.locator(".answer .text")).to_contain_text("1 2 3 4 5")
+    expect(page.locator(".answer .more")).to_be_hidden()
+    page.locator("#stop").click()
+    expect(page.locator(".answer .note")).to_have_text("Stopped.")
+    other = open_page(page.url, beside=page)
+    page.get_by_role("button", name="Continue").click()
+    for each in (page, other):
+        expect(each.locator(".answer .text")).to_have_text(ANSWER)
+        expect(each.locator(".answer .note")).to_have_text("")
+        expect(each.locator(".answer .more")).to_be_hidden()
+    page.reload()
+    expect(page.locator(".answer .text")).to_have_text(ANSWER)

@@ -13,7 +13,7 @@ const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
 
 const socket = new Socket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/chat/`);
 const store = new Store();
-new Thread(element("thread"), element("scroller"), element("greeting"), store);
+const thread = new Thread(element("thread"), element("scroller"), element("greeting"), store);
 const composer = new Composer(/** @type {HTMLFormElement} */ (element("composer")));
 const list = new List(element("list"), element("older"));
 /** @type {{state?: string, progress?: number, message?: string}} */
@@ -56,6 +56,21 @@ async function send(/** @type {string} */ text) {
     if (mine !== view) return;
     store.accept(accepted, text);
     if (!conversation) history.pushState(null, "", `/c/${accepted.conversation}/`);
+    changed();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    composer.problem = refusalText(error);
+  } finally {
+    composer.sending = false;
+  }
+}
+
+async function goOn(/** @type {import("./store.js").Shown} */ message) {
+  if (composer.sending || store.live) return;
+  composer.sending = true;
+  composer.problem = "";
+  try {
+    store.goOn(await socket.request({ type: "message.continue", message: message.id }));
     changed();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -136,6 +151,7 @@ socket.addEventListener("state", () => {
 });
 composer.addEventListener("message", (event) => send(/** @type {CustomEvent} */ (event).detail));
 composer.addEventListener("stop", stop);
+thread.addEventListener("continue", (event) => goOn(/** @type {CustomEvent} */ (event).detail));
 list.addEventListener("open", (event) => go(`/c/${/** @type {CustomEvent} */ (event).detail}/`));
 element("new").addEventListener("click", (event) => {
   event.preventDefault();

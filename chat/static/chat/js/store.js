@@ -17,6 +17,11 @@ export function isLive(message) {
   return message.generation !== null && LIVE.includes(message.generation.state);
 }
 
+/** @param {Shown} message */
+export function isCutOff(message) {
+  return message.text !== "" && message.generation !== null && message.generation.state !== "stop" && !isLive(message);
+}
+
 export class Store extends EventTarget {
   /** @type {string | null} */
   conversation = null;
@@ -71,6 +76,19 @@ export class Store extends EventTarget {
     this.title ||= text.trim().split("\n")[0].slice(0, 60);
     this.messages.push(...added);
     this.#tell("added", added);
+  }
+
+  /**
+   * An answer goes on; a snapshot with its text follows.
+   * @param {{answer: string, generation: string}} accepted
+   */
+  goOn(accepted) {
+    const message = this.messages.find(({ id }) => id === accepted.answer);
+    if (!message || message.generation?.id === accepted.generation) return;
+    message.generation = { id: accepted.generation, state: "queued", code: null, message: null, usage: {}, timings: {} };
+    delete message.nextSeq;
+    delete message.place;
+    this.#tell("answer", message);
   }
 
   /**

@@ -1,18 +1,22 @@
 /** The messages of the open conversation on the page, and keeping the end in view for who is looking at it. */
 
 import { Markdown } from "./markdown.js";
-import { isLive } from "./store.js";
+import { isCutOff, isLive } from "./store.js";
 import { reasonText, waitingText } from "./words.js";
 
 /** @typedef {import("./store.js").Shown} Shown */
 
 const NEAR_END = 48;
 
-export class Thread {
+/** Events: `continue` (detail: the message that is to go on). */
+export class Thread extends EventTarget {
   #element;
   #scroller;
   #greeting;
-  /** @type {Map<string, {text: HTMLElement, note: HTMLElement, markdown: Markdown | null, root: HTMLElement}>} */
+  /**
+   * @typedef {{text: HTMLElement, note: HTMLElement, more: HTMLElement, markdown: Markdown | null, ended: boolean, root: HTMLElement}} Part
+   * @type {Map<string, Part>}
+   */
   #parts = new Map();
 
   /**
@@ -22,6 +26,7 @@ export class Thread {
    * @param {import("./store.js").Store} store
    */
   constructor(element, scroller, greeting, store) {
+    super();
     this.#element = element;
     this.#scroller = scroller;
     this.#greeting = greeting;
@@ -61,8 +66,15 @@ export class Thread {
     text.dir = "auto";
     const note = document.createElement("p");
     note.className = "note";
+    const more = document.createElement("button");
+    more.type = "button";
+    more.className = "quiet more";
+    more.textContent = "Continue";
+    more.hidden = true;
+    more.addEventListener("click", () => this.dispatchEvent(new CustomEvent("continue", { detail: message })));
     root.append(text, note);
-    this.#parts.set(message.id, { root, text, note, markdown: null });
+    if (message.role === "assistant") root.append(more);
+    this.#parts.set(message.id, { root, text, note, more, markdown: null, ended: false });
     return root;
   }
 
@@ -83,12 +95,18 @@ export class Thread {
       return;
     }
     const live = isLive(message);
-    if (!part.markdown || part.root.dataset.drawn !== String(message.text.length)) {
+    const goesOn = live && part.ended; // Markdown that has ended takes no more
+    if (!part.markdown || goesOn || part.root.dataset.drawn !== String(message.text.length)) {
       part.markdown = new Markdown(part.text);
+      part.ended = false;
       part.markdown.append(message.text);
       part.root.dataset.drawn = String(message.text.length);
     }
-    if (!live) part.markdown.end();
+    if (!live && !part.ended) {
+      part.markdown.end();
+      part.ended = true;
+    }
+    part.more.hidden = !isCutOff(message);
     part.root.classList.toggle("live", live);
     part.root.classList.toggle("empty", live && !message.text);
     part.note.textContent = live ? waitingText(message) : reasonText(message.generation, message.text);
