@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS)
 
-.PHONY: help run test admin clean
+.PHONY: help run test test-long admin clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: .venv/installed-test chat/node_modules/.installed ## lint, types, import c
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: .venv/installed-test chat/node_modules/.installed ## the tests that take minutes
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 admin: .venv/installed ## make an account for the admin
 	@$(BIN)/python manage.py migrate --verbosity 0

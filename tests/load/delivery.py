@@ -1,8 +1,8 @@
 """How late text arrives when many answers stream through one web process: `python -m tests.load.delivery`.
 
 Starts a site on the synthetic backend, has N visitors ask at once, and notes when each delta arrives. A stream's tokens
-are made at a steady pace, so the delay of a delta is how far it is behind the pace that the earliest delta of its stream
-sets. Client and server share the machine, and the client's own work is in the figures.
+are made at a steady pace, so the delay of a delta is how far it is behind the pace that the earliest delta of its
+stream sets. Client and server share the machine, and the client's own work is in the figures.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -193,7 +192,7 @@ async def test_readers_that_break_off_leave_nothing_behind(patient: Site, connec
     assert "Traceback" not in patient.log.read_text()[logged:]
 
 
-@pytest.mark.skipif("LONG_TESTS" not in os.environ, reason="takes a minute: set LONG_TESTS=1")
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_the_real_numbers(patient: Site, connect: Connect) -> None:
     """Dropped within 25 seconds; 10 KB a second is alive."""
