@@ -39,7 +39,8 @@ class Startup:
         return status
 
     def _say(self, status: Status, said: str) -> str:
-        now = status.message or "Loading the model"
+        now = status.message or "loading the model"
+        now = now[:1].upper() + now[1:]
         if now != said and not self._console.is_terminal:
             self._console.print(f"{now} ...")
         return now

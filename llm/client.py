@@ -22,6 +22,7 @@ from llm.conf import Settings, get_settings
 from llm.errors import REQUEST_ERRORS, ConfigurationError, LLMError, Overloaded, RequestError, Unavailable
 from llm.events import Stats, Status
 from llm.link import Answer, Link
+from llm.status import StatusBoard
 from llm.ticket import ServiceTicket
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,15 @@ class ServiceClient:
         self._keeper: asyncio.Task[None] | None = None
         self._orphans: list[ServiceTicket] = []
         self._reruns: set[asyncio.Task[None]] = set()
-        self._callbacks: list[Callable[[Status], None]] = []
-        self._status = Status(state="loading")
+        self._board = StatusBoard()
         self.model = ""
 
     @property
     def status(self) -> Status:
-        return self._status
+        return self._board.status
 
     def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        self._callbacks.append(callback)
-        return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
+        return self._board.on_change(callback)
 
     def connect(self) -> None:
         """Begin to find or start the service, and keep at it; `status` tells how it goes. Idempotent."""
@@ -94,11 +93,11 @@ class ServiceClient:
                 await self._keeper
             self._keeper = None
         self._abandon()
-        self._set_status(Status(state="down"))
+        self._board.set(Status(state="down"))
 
     async def _linked(self) -> Link:
         self.connect()
-        if self._status.state == "failed":
+        if self.status.state == "failed":
             raise Unavailable("The model cannot be loaded; the operator has to look at the log.")
         assert self._link is not None  # noqa: S101 connect() made it
         return await asyncio.shield(self._link)
@@ -111,12 +110,12 @@ class ServiceClient:
                 await self._serve_one_link()
                 failures = 0
             except ConfigurationError as error:
-                self._set_status(Status(state="failed", message=str(error)))
+                self._board.set(Status(state="failed", message=str(error)))
                 self._give_up()
                 return
             except (LLMError, OSError, msgspec.DecodeError) as error:
                 log.warning("the llm service is not reachable: %s", error)
-                self._set_status(Status(state="down", message=str(error)))
+                self._board.set(Status(state="down", message=str(error)))
             await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
             failures += 1
 
@@ -137,20 +136,20 @@ class ServiceClient:
             async for frame in link.frames():
                 if isinstance(frame, wire.StatusChanged):
                     self.model = frame.model
-                    self._set_status(frame.status)
+                    self._board.set(frame.status)
                     self._run_orphans(link)
         finally:
             guard.cancel()
             self._link = asyncio.get_running_loop().create_future()
             link.close()
         code = await process.exit_code(within=1) if process is not None else None
-        if self._status.state == "failed" or code == os.EX_CONFIG:
-            raise ConfigurationError(self._status.message or "the llm service ended because of its settings")
-        self._set_status(Status(state="down", message="The model's process ended."))
+        if self.status.state == "failed" or code == os.EX_CONFIG:
+            raise ConfigurationError(self.status.message or "the llm service ended because of its settings")
+        self._board.set(Status(state="down", message="The model's process ended."))
 
     def _stall(self) -> float:
         """Importing torch holds the GIL for seconds, from a cold disk for many: loading gets more patience."""
-        return self._settings.stall_seconds * (10 if self._status.state == "loading" else 1)
+        return self._settings.stall_seconds * (10 if self.status.state == "loading" else 1)
 
     def _revive(self, ticket: ServiceTicket) -> None:
         """A request that a death has hit before its first text: it runs again when the model is back."""
@@ -172,7 +171,7 @@ class ServiceClient:
 
     def _run_orphans(self, link: Link) -> None:
         """In their old order, and before anybody new: the questions are sent here and now."""
-        if self._status.state != "ready":
+        if self.status.state != "ready":
             return
         orphans, self._orphans = [ticket for ticket in self._orphans if ticket.waits], []
         for ticket in orphans:
@@ -198,7 +197,7 @@ class ServiceClient:
             same = hello.fingerprint == self._settings.fingerprint or bool(self._settings.service)
             if hello.protocol == wire.PROTOCOL and same:
                 self.model = hello.model
-                self._set_status(hello.status)
+                self._board.set(hello.status)
                 return link, process
             link.close() if hello.others else await link.retire()
             if hello.others:
@@ -209,13 +208,6 @@ class ServiceClient:
         if self._settings.service:
             raise Unavailable(f"{self._settings.service} does not let this client in; see LLM_SERVICE_TOKEN.")
         raise Unavailable("The model's process ends as soon as it starts.")
-
-    def _set_status(self, status: Status) -> None:
-        if status == self._status:
-            return
-        self._status = status
-        for callback in tuple(self._callbacks):
-            callback(status)
 
 
 async def _run_again(ticket: ServiceTicket, link: Link, number: int, answer: asyncio.Future[Answer]) -> None:

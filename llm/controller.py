@@ -21,6 +21,7 @@ from llm.eta import ServiceTime, expected_waits
 from llm.events import Stats, Status
 from llm.fairness import FairQueue
 from llm.generation import Clock, Generation, Place
+from llm.status import StatusBoard
 
 TELL_EVERY = 0.25
 """Seconds between two announcements of places: a queue that moves fast is not worth a frame for each step."""
@@ -48,8 +49,7 @@ class GenerationController:
         self._service_time = ServiceTime()
         self._totals: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
-        self._status = Status(state="loading")
-        self._callbacks: list[Callable[[Status], None]] = []
+        self._board = StatusBoard()
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = -TELL_EVERY
         self._mode = ""
@@ -57,11 +57,10 @@ class GenerationController:
 
     @property
     def status(self) -> Status:
-        return self._status
+        return self._board.status
 
     def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        self._callbacks.append(callback)
-        return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
+        return self._board.on_change(callback)
 
     async def load(self) -> None:
         """Load the model; until it is there nobody is admitted. Raises ConfigurationError."""
@@ -75,13 +74,13 @@ class GenerationController:
         try:
             info = await self._backend.load(progress)
         except ConfigurationError as error:
-            self._set_status(Status(state="failed", message=str(error)))
+            self._board.set(Status(state="failed", message=str(error)))
             raise
         self.model, self._mode = info.name, info.mode
-        self._set_status(Status(state="ready"))
+        self._board.set(Status(state="ready"))
 
     async def admit(self, visitor: str) -> Generation:
-        if self._status.state != "ready":
+        if self.status.state != "ready":
             raise Unavailable("The model is not ready yet.", retry_after=RETRY_UNKNOWN)
         try:
             place = self._place_for(visitor)
@@ -100,7 +99,7 @@ class GenerationController:
 
     async def stats(self) -> Stats:
         return Stats(
-            state=self._status.state,
+            state=self.status.state,
             model=self.model,
             mode=self._mode,
             processing=len(self._running),
@@ -115,7 +114,7 @@ class GenerationController:
         )
 
     async def aclose(self) -> None:
-        self._set_status(Status(state="down"))
+        self._board.set(Status(state="down"))
         generations = [*self._waiting.order(), *self._running]
         for generation in generations:
             generation.cancel()
@@ -202,11 +201,6 @@ class GenerationController:
 
     def _report(self, status: Status) -> None:
         if (
-            self._status.state == "loading" and status != self._status
+            self.status.state == "loading" and status != self.status
         ):  # a late report of the loading thread must not undo what came after
-            self._set_status(status)
-
-    def _set_status(self, status: Status) -> None:
-        self._status = status
-        for callback in tuple(self._callbacks):
-            callback(status)
+            self._board.set(status)
