@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
-from django.conf import settings
 from django.core import checks
 
 from llm import conf
@@ -15,11 +14,10 @@ class LLMConfig(AppConfig):
     verbose_name = "Language model"
 
     def ready(self) -> None:
-        from llm.checks import check_settings
+        from llm.checks import check_settings, configured
 
         checks.register(check_settings, "llm")
-        values = {name: getattr(settings, name) for name in conf.FIELDS if hasattr(settings, name)}
         try:
-            conf.configure(conf.from_mapping(values))
+            conf.configure(configured())
         except ConfigurationError:
             return  # llm.E001 says it in one line; raising here would be a traceback

@@ -25,15 +25,20 @@ from llm.errors import ConfigurationError
 from llm.prompts import load_prompt_class
 
 
-def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+def configured() -> conf.Settings:
+    """What Django's settings say. Raises ConfigurationError."""
     values = {name: getattr(django_settings, name) for name in conf.FIELDS if hasattr(django_settings, name)}
+    return conf.from_mapping(values)
+
+
+def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     unknown = sorted(name for name in os.environ if name.startswith("LLM_") and name not in conf.FIELDS)
     found: list[CheckMessage] = [
         Warning(f"{name} is set, but there is no such setting.", hint="See the table in the README.", id="llm.W001")
         for name in unknown
     ]
     try:
-        settings = conf.from_mapping(values)
+        settings = configured()
     except ConfigurationError as error:
         return [*found, Error(str(error), hint="See the table in the README.", id="llm.E001")]
     if settings.service:

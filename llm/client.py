@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -60,28 +60,22 @@ class ServiceClient:
             self._keeper = asyncio.create_task(self._keep())
 
     async def admit(self, visitor: str) -> ServiceTicket:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                link = await self._linked()
-                number = next(self._numbers)
-                try:
-                    answer = await link.ask(wire.Admit(number, visitor))
-                except BaseException:
-                    link.send(wire.Cancel(number))  # nobody waits for that place any more
-                    raise
-        except TimeoutError:
-            raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
+        async with _answering():
+            link = await self._linked()
+            number = next(self._numbers)
+            try:
+                answer = await link.ask(wire.Admit(number, visitor))
+            except BaseException:
+                link.send(wire.Cancel(number))  # nobody waits for that place any more
+                raise
         if isinstance(answer, wire.Refused):
             raise _error(answer)
         return ServiceTicket(link, number, visitor, self._revive)
 
     async def stats(self) -> Stats:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                link = await self._linked()
-                answer = await link.ask(wire.GetStats(next(self._numbers)))
-        except TimeoutError:
-            raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
+        async with _answering():
+            link = await self._linked()
+            answer = await link.ask(wire.GetStats(next(self._numbers)))
         if not isinstance(answer, wire.StatsReply):
             raise Unavailable("The model's process does not answer.")
         return answer.stats
@@ -208,6 +202,16 @@ class ServiceClient:
         if self._settings.service:
             raise Unavailable(f"{self._settings.service} does not let this client in; see LLM_SERVICE_TOKEN.")
         raise Unavailable("The model's process ends as soon as it starts.")
+
+
+@contextlib.asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """What is asked of the service within it has to be answered in time, or raises Unavailable."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except TimeoutError:
+        raise Unavailable("The model's process does not answer.", retry_after=ANSWER_SECONDS) from None
 
 
 async def _run_again(ticket: ServiceTicket, link: Link, number: int, answer: asyncio.Future[Answer]) -> None:

@@ -47,9 +47,7 @@ function watch(/** @type {import("./store.js").Shown} */ message) {
 
 async function send(/** @type {string} */ text) {
   const mine = view;
-  composer.sending = true;
-  composer.problem = "";
-  try {
+  await asking(async () => {
     const conversation = store.conversation ?? undefined;
     const accepted = await socket.request({ type: "message.send", text, conversation });
     composer.accepted(text);
@@ -57,21 +55,23 @@ async function send(/** @type {string} */ text) {
     store.accept(accepted, text);
     if (!conversation) history.pushState(null, "", `/c/${accepted.conversation}/`);
     changed();
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    composer.problem = refusalText(error);
-  } finally {
-    composer.sending = false;
-  }
+  });
 }
 
 async function goOn(/** @type {import("./store.js").Shown} */ message) {
   if (composer.sending || store.live) return;
+  await asking(async () => {
+    store.goOn(await socket.request({ type: "message.continue", message: message.id }));
+    changed();
+  });
+}
+
+/** One request at a time; what refuses it is said at the composer. */
+async function asking(/** @type {() => Promise<void>} */ request) {
   composer.sending = true;
   composer.problem = "";
   try {
-    store.goOn(await socket.request({ type: "message.continue", message: message.id }));
-    changed();
+    await request();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     composer.problem = refusalText(error);
