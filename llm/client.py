@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import weakref
 from collections.abc import AsyncIterator, Callable
 
@@ -22,6 +23,7 @@ from llm.conf import Settings, get_settings
 from llm.errors import REQUEST_ERRORS, ConfigurationError, LLMError, Overloaded, RequestError, Unavailable
 from llm.events import Stats, Status
 from llm.link import Answer, Link
+from llm.sampling import SamplingParams
 from llm.status import StatusBoard
 from llm.ticket import ServiceTicket
 
@@ -45,6 +47,7 @@ class ServiceClient:
         self._reruns: set[asyncio.Task[None]] = set()
         self._board = StatusBoard()
         self.model = ""
+        self.defaults = SamplingParams()
 
     @property
     def status(self) -> Status:
@@ -124,12 +127,12 @@ class ServiceClient:
         link, process = await self._open()
         assert self._link is not None  # noqa: S101 connect() made it
         self._link.set_result(link)
-        guard = asyncio.create_task(link.guard(self._stall, kills=not self._settings.service))
+        guard = asyncio.create_task(self._guard(link))
         try:
             self._run_orphans(link)
             async for frame in link.frames():
                 if isinstance(frame, wire.StatusChanged):
-                    self.model = frame.model
+                    self.model, self.defaults = frame.model, frame.defaults
                     self._board.set(frame.status)
                     self._run_orphans(link)
         finally:
@@ -139,9 +142,13 @@ class ServiceClient:
         code = await process.exit_code(within=1) if process is not None else None
         if self.status.state == "failed" or code == os.EX_CONFIG:
             raise ConfigurationError(self.status.message or "the llm service ended because of its settings")
+        log.warning("the llm service is gone (%s); it is looked for again, or started", _in_words(code))
         self._board.set(Status(state="down", message="The model's process ended."))
 
-    def _stall(self) -> float:
+    async def _guard(self, link: Link) -> None:
+        await link.guard(self._settings.stall_seconds / 4, self._patience, kills=not self._settings.service)
+
+    def _patience(self) -> float:
         """Importing torch holds the GIL for seconds, from a cold disk for many: loading gets more patience."""
         return self._settings.stall_seconds * (10 if self.status.state == "loading" else 1)
 
@@ -190,7 +197,7 @@ class ServiceClient:
                 continue
             same = hello.fingerprint == self._settings.fingerprint or bool(self._settings.service)
             if hello.protocol == wire.PROTOCOL and same:
-                self.model = hello.model
+                self.model, self.defaults = hello.model, hello.defaults
                 self._board.set(hello.status)
                 return link, process
             link.close() if hello.others else await link.retire()
@@ -223,6 +230,13 @@ async def _run_again(ticket: ServiceTicket, link: Link, number: int, answer: asy
         ticket.run_again(link, number)
     else:
         ticket.give_up()
+
+
+def _in_words(code: int | None) -> str:
+    """An exit code as of `subprocess`; None: not our child, or not ended yet."""
+    if code is None:
+        return "the connection broke"
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _error(refused: wire.Refused) -> RequestError:

@@ -30,10 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     service_token: str = ""
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["auto", "none", "int8"] = "auto"
     threads: Positive | Literal["auto"] = "auto"
     prompt: str = ""  # dotted path of a ChatPrompt class; empty: the model's chat template
     system_prompt: str = ""
     context_length: Annotated[int, Meta(ge=64)] | Literal["auto"] = "auto"
+    kv_tokens: Annotated[int, Meta(ge=64)] | Literal["auto"] = "auto"  # memory, shared by all that run
     num_of_concurrent_executions: Annotated[int, Meta(ge=1, le=1024)] = 16
     max_queue_size: Annotated[int, Meta(ge=0, le=100_000)] = 64
     per_visitor_running: Positive = 2

@@ -78,3 +78,9 @@ REQUEST_ERRORS: dict[str, type[RequestError]] = {
     for error in (RequestError, InvalidRequest, ContextLengthExceeded, Overloaded, VisitorLimit, Unavailable)
 }
 """By code: how an error that crossed a process border becomes an exception again."""
+
+
+def one_line(error: Exception) -> str:
+    """An error of others, to be quoted in a sentence of ours."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -61,13 +61,14 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The end. `code` and `message` explain the reasons `error`, `timeout` and `interrupted`."""
+    """The end. `code` and `message` explain the reasons `error`, `timeout` and `interrupted`; `model` answered."""
 
     reason: FinishReason
     usage: Usage = Usage()
     timings: Timings = Timings()
     code: str | None = None
     message: str | None = None
+    model: str = ""
 
 
 Event = Queued | Started | Delta | Finished
@@ -95,5 +96,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     finished: dict[str, int] = msgspec.field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    kv_tokens: int = 0
+    """Token places of KV memory for all that run and what is kept; `kv_reserved` of them by those that run."""
+    kv_reserved: int = 0
     mode: str = ""
     """How the model is run, in a few words: which engine, device and number type."""

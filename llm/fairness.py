@@ -66,12 +66,8 @@ class FairQueue(Generic[Item]):
         self._size -= 1
         self._forget_idle(visitor)
 
-    def run(self, visitor: str) -> None:
-        """One of the visitor's answers holds a place from now on, without having waited."""
-        self._line(visitor).running += 1
-
     def ran(self, visitor: str) -> None:
-        """It gave the place back."""
+        """One that was popped runs no longer."""
         self._lines[visitor].running -= 1
         self._forget_idle(visitor)
 

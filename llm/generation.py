@@ -9,11 +9,11 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from llm.backends.base import Backend, End, Job, Piece
+from llm.backends.base import Backend, End, Job, Piece, Prepared
 from llm.conf import Settings
 from llm.errors import RequestError
 from llm.events import Delta, Event, Finished, Queued, Started, Timings, Usage
@@ -38,7 +38,9 @@ class Place(enum.Enum):
 
 
 class Owner(Protocol):
-    """Who gives out the places."""
+    """Who gives out the places of `model`."""
+
+    model: str
 
     def give_back(self, generation: Generation) -> None:
         """Free what `generation` holds and give it to the next; idempotent."""
@@ -49,6 +51,9 @@ class Owner(Protocol):
     def charge(self, generation: Generation, tokens: int) -> None:
         """`generation` was served so many tokens."""
 
+    def prepared(self, generation: Generation) -> None:
+        """Its `need` is known from now on."""
+
 
 class Generation:
     """The controller's ticket.
@@ -57,11 +62,11 @@ class Generation:
     place is free only when the backend has left the sequence.
     """
 
-    def __init__(
-        self, backend: Backend, visitor: str, place: Place, owner: Owner, limits: Settings, clock: Clock
-    ) -> None:
+    def __init__(self, backend: Backend, visitor: str, owner: Owner, limits: Settings, clock: Clock) -> None:
         self.visitor = visitor
-        self.place = place
+        self.place = Place.WAITING
+        self.need: int | None = None
+        """Token places of KV memory; None until it is prepared."""
         self.usage = Usage()
         self.outcome: str | None = None
         self.started_at: float | None = None
@@ -86,8 +91,6 @@ class Generation:
         )
         self.task: asyncio.Task[None] | None = None
         self._expiry = loop.call_later(RUN_WITHIN, self.cancel)
-        if place is Place.RUNNING:
-            self._placed.set_result(None)
 
     def run(self, request: GenerationRequest) -> EventStream:
         stream = EventStream(self.cancel)
@@ -155,15 +158,25 @@ class Generation:
             self._owner.give_back(self)
             push(
                 Finished(
-                    reason=end.reason, usage=end.usage, timings=self._timings(), code=end.code, message=end.message
+                    reason=end.reason,
+                    usage=end.usage,
+                    timings=self._timings(),
+                    code=end.code,
+                    message=end.message,
+                    model=self._owner.model if self.started_at is not None else "",
                 )
             )
 
     async def _until_end(self, request: GenerationRequest, push: Push) -> End:
         request.params.validated()
-        prepared: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self._backend.prepare, request))
-        if not await self._unless_cancelled(prepared) or not await self._unless_cancelled(self._placed):
-            prepared.add_done_callback(_forget)
+        preparing = asyncio.ensure_future(asyncio.to_thread(self._backend.prepare, request))
+        if not await self._unless_cancelled(preparing):
+            preparing.add_done_callback(_forget)
+            return End(reason="cancelled", usage=Usage())
+        prepared = preparing.result()  # a request that cannot be served hears so now, not when its turn has come
+        self.need = prepared.need
+        self._owner.prepared(self)
+        if not await self._unless_cancelled(self._placed):
             return End(reason="cancelled", usage=Usage())
         self.started_at = self._clock()
         push(Started(queue_time=self.started_at - self._arrived_at))
@@ -171,10 +184,10 @@ class Generation:
         self._timer = asyncio.get_running_loop().call_later(
             self._limits.generation_timeout, self._time_out, "generation_timeout", "The answer took too long."
         )
-        self._job = self._backend.start(prepared.result(), self._receive)
+        self._job = self._backend.start(prepared, self._receive)
         return await self._ended
 
-    async def _unless_cancelled(self, awaited: asyncio.Future[Any]) -> bool:
+    async def _unless_cancelled(self, awaited: asyncio.Future[None] | asyncio.Future[Prepared]) -> bool:
         await asyncio.wait({awaited, self._cancelled}, return_when=asyncio.FIRST_COMPLETED)
         return not self._cancelled.done()
 
@@ -202,7 +215,7 @@ class Generation:
         return Timings(queue_time=queue_time, ttft=ttft, decode_time=decode_time, tokens_per_second=rate)
 
 
-def _forget(prepared: asyncio.Future[Any]) -> None:
+def _forget(prepared: asyncio.Future[Prepared]) -> None:
     """Look at what came of a preparation nobody waits for, so that asyncio does not complain about its error."""
     if not prepared.cancelled():
         prepared.exception()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from llm.events import Stats, Status
 from llm.request import GenerationRequest
+from llm.sampling import SamplingParams
 from llm.stream import EventStream
 
 
@@ -39,6 +40,10 @@ class Controller(Protocol):
     @property
     def model(self) -> str:
         """The model's name for people; empty until it is known."""
+
+    @property
+    def defaults(self) -> SamplingParams:
+        """What holds where a request says nothing: the model's own and the operator's; empty until it is known."""
 
     def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
         """Call `callback` on each change of `status`, on the loop; what comes back ends that."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -18,6 +19,8 @@ from llm import wire
 from llm.errors import Unavailable
 from llm.events import Event, Finished
 from llm.request import GenerationRequest
+
+log = logging.getLogger(__name__)
 
 Answer = wire.Admitted | wire.Refused | wire.StatsReply
 
@@ -73,15 +76,16 @@ class Link:
                 case _:
                     yield frame
 
-    async def guard(self, stall: Callable[[], float], *, kills: bool) -> None:
-        """Break with a service that says nothing for `stall()` seconds, not even to a ping.
+    async def guard(self, every: float, patience: Callable[[], float], *, kills: bool) -> None:
+        """Ping it `every` so many seconds; break with a service that says nothing for `patience()` seconds.
 
         It is stopped, or hung in native code; what it held is lost either way. With `kills` it runs on this machine
         and is ours to kill, so that it can be started again; else whoever runs it has to do that.
         """
         while True:
-            await asyncio.sleep(stall() / 4)
-            if time.monotonic() - self._heard_at > stall():
+            await asyncio.sleep(every)
+            if (silent := time.monotonic() - self._heard_at) > patience():
+                log.warning("the llm service (pid %d) has said nothing for %.0f s", self._pid, silent)
                 if kills:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self._pid, signal.SIGKILL)

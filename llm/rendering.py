@@ -1,8 +1,8 @@
 """From a request to the token ids of its prompt, by the prompt class of LLM_PROMPT.
 
-What does not fit the model's context loses whole turns, the oldest first; the system prompt and the last text always
-stay. Text that spells a control token (`<|im_end|>`) stays text: nobody writes turns into a prompt that are not
-theirs. Knows no engine; called from several threads at once.
+What does not fit loses whole turns, the oldest first; the system prompt and the last text always stay. Text that
+spells a control token (`<|im_end|>`) stays text: nobody writes turns into a prompt that are not theirs. Knows no
+engine; called from several threads at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from llm.conf import Settings
+from llm.engine.prefixes import common_length
 from llm.errors import ContextLengthExceeded, InvalidRequest, RequestError
 from llm.loading import LoadedModel
 from llm.prompts import ChatPrompt, load_prompt_class
@@ -24,9 +26,15 @@ from llm.sampling import SamplingParams
 
 logger = logging.getLogger(__name__)
 
+OPENINGS = ("Aa", "0")
+"""Two texts that have nothing in common."""
+
 
 class Prepared(NamedTuple):
-    """All that the engine and the text need to know of a request."""
+    """All that the engine and the text need to know of a request.
+
+    `before`: what the answer goes on with. `common`: how many of the first tokens are the operator's own.
+    """
 
     tokens: list[int]
     params: SamplingParams
@@ -34,24 +42,35 @@ class Prepared(NamedTuple):
     stop_tokens: frozenset[int]
     stop_strings: tuple[str, ...]
     replacements: Replacements
+    before: list[int]
+    conversation: str
+    common: int
+
+    @property
+    def need(self) -> int:
+        """Tokens it may come to hold."""
+        return len(self.tokens) + self.max_new_tokens
 
 
 class Renderer:
-    """For one model and its settings."""
+    """For one model and its settings; prompt and answer together have at most `longest` tokens."""
 
-    def __init__(self, settings: Settings, loaded: LoadedModel, context_length: int) -> None:
+    def __init__(self, settings: Settings, loaded: LoadedModel, longest: int) -> None:
         self._settings = settings
         self._prompt_class = load_prompt_class(settings.prompt)
         self._tokenizer = loaded.tokenizer
         self._encoder = Encoder(loaded.tokenizer)
         self._defaults = loaded.sampling
         self._stop_tokens = loaded.stop_tokens
-        self._context_length = context_length
+        self._vocabulary = loaded.vocabulary
+        self._longest = longest
 
     def prepare(self, request: GenerationRequest) -> Prepared:
         if not any(message.role != "system" for message in request.messages):
             raise InvalidRequest("messages: at least one that is not a system message is needed")
         params = request.params.validated().over(self._defaults)
+        if params.logit_bias and max(params.logit_bias) >= self._vocabulary:
+            raise InvalidRequest(f"logit_bias: the model's tokens are 0 to {self._vocabulary - 1}")
         max_new_tokens = min(params.max_new_tokens or self._settings.max_new_tokens, self._settings.max_new_tokens)
         try:
             tokens, prompt = self._fitted(request.messages, max_new_tokens)
@@ -65,28 +84,56 @@ class Renderer:
         # a special token has no text to be found in the answer: it is a stop by its id
         special = frozenset(self._encoder.special[string] for string in stop if string in self._encoder.special)
         strings = tuple(dict.fromkeys(string for string in stop if string not in self._encoder.special))
-        return Prepared(tokens, params, max_new_tokens, self._stop_tokens | special, strings, replacements)
+        return Prepared(
+            tokens,
+            params,
+            max_new_tokens,
+            self._stop_tokens | special,
+            strings,
+            replacements,
+            before=tokens if prompt.partial else [],
+            conversation=request.conversation,
+            common=common_length(self._opening, tokens),
+        )
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        """What every prompt begins with that has no system message of its own: template and LLM_SYSTEM_PROMPT."""
+        try:
+            one, other = (self._render([ChatMessage("user", text)])[0] for text in OPENINGS)
+        except Exception:
+            logger.exception("The prompt class could not render a single text")
+            return []
+        return one[: common_length(one, other)]
 
     def _fitted(self, messages: Sequence[ChatMessage], max_new_tokens: int) -> tuple[list[int], ChatPrompt]:
-        """The tokens with as few of the oldest turns dropped as possible."""
-        room = self._context_length - max_new_tokens
+        """The tokens of all turns, or of so many that there is room.
+
+        How much is cut goes in steps of a quarter of the room, counted from the beginning of the conversation: after a
+        cut some turns only append to what was sent before, and its keys and values can be used again.
+        """
+        room = self._longest - max_new_tokens
         shorter = without_oldest_turns(messages)
         rendered: dict[int, tuple[list[int], ChatPrompt]] = {}
 
-        def fits(dropped: int) -> bool:
-            rendered[dropped] = self._render(shorter[dropped])
-            return len(rendered[dropped][0]) <= room
+        def length(dropped: int) -> int:
+            if dropped not in rendered:
+                rendered[dropped] = self._render(shorter[dropped])
+            return len(rendered[dropped][0])
 
-        if fits(0):
+        def least_dropped(limit: int) -> int:
+            return bisect.bisect_left(range(len(shorter)), True, key=lambda dropped: length(dropped) <= limit)
+
+        excess, step = length(0) - room, max(1, room // 4)
+        if excess <= 0:
             return rendered[0]
-        dropped = bisect.bisect_left(range(len(shorter)), True, key=fits)
-        if dropped == len(shorter):
-            needed = len(rendered[len(shorter) - 1][0])
-            raise ContextLengthExceeded(
-                f"The prompt has {needed} tokens and the answer may take {max_new_tokens}; "
-                f"the model's context holds {self._context_length}."
-            )
-        return rendered[dropped]
+        for limit in (length(0) - step * -(-excess // step), room):
+            if (dropped := least_dropped(limit)) < len(shorter):
+                return rendered[dropped]
+        raise ContextLengthExceeded(
+            f"The prompt has {length(len(shorter) - 1)} tokens and the answer may take {max_new_tokens}; "
+            f"together they may have {self._longest}."
+        )
 
     def _render(self, messages: Sequence[ChatMessage]) -> tuple[list[int], ChatPrompt]:
         prompt = self._prompt_class()

@@ -1,11 +1,12 @@
 """How the next token is chosen: the parameters a request may set, with their ranges.
 
-Knows no tensors (`llm.engine.sampler` does the choosing) and no defaults of a model (its generation_config has them).
+Knows no tensors (`llm.engine.sampler` does the choosing), no vocabulary and no defaults of a model (its
+generation_config has them).
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,20 +14,34 @@ from msgspec import Meta
 from llm.errors import InvalidRequest
 
 StopString = Annotated[str, Meta(min_length=1, max_length=100)]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """None means: what the model's own generation_config says, else what `DEFAULTS` below says.
 
-    temperature 0 takes the most likely token (then top_k, top_p and seed have no effect); top_k 0 and top_p 1 switch
-    these filters off; repetition_penalty is the one of CTRL (https://arxiv.org/abs/1909.05858), 1 is off. `seed`
-    makes an answer repeatable whatever else is running. `stop` adds to the stop strings of the prompt class.
+    temperature 0 takes the most likely token (then the four filters and the seed have no effect). What the filters
+    leave, in this order: top_k the so many most likely tokens (0: all), top_p of these the fewest that have this share
+    of the probability (1: all), min_p those at least that likely relative to the most likely one (0: all).
+
+    Every token of prompt and answer becomes less likely by repetition_penalty, once: `multiplicative` divides its logit
+    (multiplies it where it is negative) as in CTRL (https://arxiv.org/abs/1909.05858), 1 is off; `subtractive`
+    subtracts the penalty. Tokens of the answer alone lose presence_penalty once and frequency_penalty for each time
+    they are in it, as in the API of OpenAI. logit_bias is added first, by token id.
+
+    `seed` makes an answer repeatable whatever else is running. `stop` adds to the stop strings of the prompt class.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty_method: Literal["multiplicative", "subtractive"] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=300)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     stop: Annotated[tuple[StopString, ...], Meta(max_length=8)] = ()
     max_new_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -51,4 +66,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             raise InvalidRequest(f"Sampling parameters: {error}") from error
 
 
-DEFAULTS = SamplingParams(temperature=0.7, top_k=0, top_p=0.95, repetition_penalty=1.0)
+DEFAULTS = SamplingParams(
+    temperature=0.7,
+    top_k=0,
+    top_p=0.95,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    repetition_penalty_method="multiplicative",
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+)

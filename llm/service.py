@@ -9,11 +9,12 @@ starting it again would not help.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import msgspec
@@ -26,6 +27,7 @@ from llm.connection import Connection
 from llm.controller import GenerationController
 from llm.errors import ConfigurationError
 from llm.events import Status
+from llm.watchdog import Watchdog, notify
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,11 @@ def make_backend(settings: Settings) -> Backend:
         from llm.backends.synthetic import SyntheticBackend
 
         return SyntheticBackend(
-            tokens=settings.synthetic_tokens, rate=settings.synthetic_rate, max_new_tokens=settings.max_new_tokens
+            tokens=settings.synthetic_tokens,
+            rate=settings.synthetic_rate,
+            max_new_tokens=settings.max_new_tokens,
+            places=settings.num_of_concurrent_executions,
+            kv_tokens=settings.kv_tokens,
         )
     from llm.backends.local import LocalBackend
 
@@ -68,7 +74,8 @@ class Service:
             self.controller.on_status(self._tell_status)
             self._leave_in(FIRST_CLIENT_SECONDS)
             loading = asyncio.create_task(self._load())
-            code = await self._ended
+            with self._told_to_systemd():
+                code = await self._ended
         for connection in tuple(self._connections):
             connection.close()
         if self._handlers:
@@ -80,6 +87,19 @@ class Service:
     def stop(self, code: int = 0) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
+
+    @contextlib.contextmanager
+    def _told_to_systemd(self) -> Iterator[None]:
+        """How it is, until it ends; one that a client started is no unit of its own."""
+        if not self._stays:
+            yield
+            return
+        watchdog = asyncio.create_task(Watchdog(self.controller, self._settings.stall_seconds).run())
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            notify("STOPPING=1")
 
     async def _load(self) -> None:
         try:
@@ -130,6 +150,7 @@ class Service:
             pid=os.getpid(),
             others=len(self._connections),
             model=self.controller.model,
+            defaults=self.controller.defaults,
             status=self.controller.status,
         )
 
@@ -147,7 +168,7 @@ class Service:
 
     def _tell_status(self, status: Status) -> None:
         for connection in self._connections:
-            connection.send(wire.StatusChanged(status, self.controller.model))
+            connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
 
 
 def _tell_starter(line: str) -> None:

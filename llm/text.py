@@ -7,20 +7,33 @@ on how the text was cut into tokens. Knows no engine and no threads; a `TextStre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
 INCOMPLETE = "\ufffd"
 """What a decoder puts in the place of bytes that are no character, or not yet."""
+CONTEXT = 8
+"""How many tokens back a decoder looks for one that may stand for the text before; no character has more bytes."""
 
 
 class TextStream:
-    """`push` each token; `stopped` says that a stop string was met; `end` gives what was still held back."""
+    """`push` each token; `stopped` says that a stop string was met; `end` gives what was still held back.
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), replacements: Sequence[tuple[str, str]] = ()) -> None:
-        self._decode = token_decoder(tokenizer)
+    `before` are the tokens of a text that this one goes on with: a word that begins a text is written without the space
+    before it by some tokenizers.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop: Sequence[str] = (),
+        replacements: Sequence[tuple[str, str]] = (),
+        before: Sequence[int] = (),
+    ) -> None:
+        self._decode = token_decoder(tokenizer, before)
         self._stop = StopStrings(stop)
         self._replacers = [Replacer(old, new) for old, new in replacements if old]
 
@@ -108,40 +121,45 @@ def held_back(text: str, strings: Sequence[str]) -> int:
     return 0
 
 
-def token_decoder(tokenizer: Any) -> Callable[[int], str]:
+def token_decoder(tokenizer: Any, before: Sequence[int] = ()) -> Callable[[int], str]:
     """A function from the next token to the characters it completes. Special tokens have no text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return IncrementalDecoder(tokenizer) if backend is None else FastDecoder(backend)
+    return IncrementalDecoder(tokenizer, before) if backend is None else FastDecoder(backend, before)
 
 
 class FastDecoder:
     """For tokenizers of the `tokenizers` library, which does the same in Rust."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, before: Sequence[int] = ()) -> None:
         self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._recent = deque(before, maxlen=CONTEXT)
+        self._stream = self._begun()
 
     def __call__(self, token: int) -> str:
         try:
-            return self._stream.step(self._backend, token) or ""
+            text: str | None = self._stream.step(self._backend, token)
         except Exception:  # noqa: BLE001 the library raises nothing narrower
             # a byte that is no character can change, for some tokenizers, how the bytes before it are read: text that
             # was shown stays, and decoding begins anew
-            self._stream = DecodeStream(skip_special_tokens=True)
-            return self._stream.step(self._backend, token) or ""
+            self._stream = self._begun()
+            text = self._stream.step(self._backend, token)
+        self._recent.append(token)
+        return text or ""
+
+    def _begun(self) -> DecodeStream:
+        return DecodeStream(ids=anchor(self._recent, self._backend.decode), skip_special_tokens=True)
 
 
 class IncrementalDecoder:
     """For tokenizers without a `tokenizers` backend: decodes the last tokens again with each new one.
 
-    Those up to `_end` were shown; they are the context of what follows, because a token may be written differently at
-    the beginning of a text.
+    Those up to `_end` were shown; they are the context of what follows.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._tokens: list[int] = []
-        self._end = 0
+        self._tokens = anchor(before[-CONTEXT:], self._text)
+        self._end = len(self._tokens)
 
     def __call__(self, token: int) -> str:
         self._tokens.append(token)
@@ -156,3 +174,18 @@ class IncrementalDecoder:
     def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def anchor(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> list[int]:
+    """The last tokens that have a text of their own: they may stand for all before the next one. Else all, or none.
+
+    The bytes of a whole character will do, a part of them will not: the next ones would be taken for the rest of it.
+    Tokens without a text can matter too: a space that is left out at the beginning is not left out a second time.
+    """
+    known = list(tokens)
+    for end in range(len(known), 0, -1):
+        for start in range(end - 1, -1, -1):
+            text = decode(known[start:end])
+            if text and INCOMPLETE not in text:
+                return known[start:end]
+    return known if INCOMPLETE not in decode(known) else []

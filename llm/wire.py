@@ -16,6 +16,7 @@ import msgspec
 
 from llm.events import Event, Stats, Status
 from llm.request import GenerationRequest
+from llm.sampling import SamplingParams
 
 Frame = TypeVar("Frame")
 
@@ -75,6 +76,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     pid: int
     others: int
     model: str
+    defaults: SamplingParams
     status: Status
 
 
@@ -110,6 +112,7 @@ class StatsReply(msgspec.Struct, frozen=True, tag=True):
 class StatusChanged(msgspec.Struct, frozen=True, tag=True):
     status: Status
     model: str
+    defaults: SamplingParams
 
 
 ServiceFrame = Hello | Admitted | Refused | Events | Pong | StatsReply | StatusChanged

@@ -12,17 +12,31 @@ import msgspec
 
 from llm.events import FinishReason, Usage
 from llm.request import GenerationRequest
+from llm.sampling import SamplingParams
 
 Progress = Callable[[str, float | None], None]
 """progress(what is being done, 0 to 1 or None): may be called from any thread."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rest of the site may know of the model. `mode`: engine, device and number type, in a few words."""
+    """What the rest of the site may know of the model. `mode`: engine, device and number type, in a few words.
+
+    `kv_tokens` is how many tokens all that run may hold together; one request never needs more than the smaller of
+    that and `context_length`.
+    `places`: how many answers it can generate at once, where that is not for the operator to say. `sampling`: what
+    it does where a request says nothing.
+    """
 
     name: str
     context_length: int
     mode: str
+    kv_tokens: int
+    places: int | None = None
+    sampling: SamplingParams = SamplingParams()
+
+    @property
+    def largest_need(self) -> int:
+        return min(self.context_length, self.kv_tokens)
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -41,6 +55,14 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
 
 
+class Prepared(Protocol):
+    """A request that is ready to start; all but its need is the backend's own affair."""
+
+    @property
+    def need(self) -> int:
+        """Token places of KV memory it may take: its prompt and the longest answer."""
+
+
 Emit = Callable[[Piece | End], None]
 
 
@@ -57,11 +79,15 @@ class Backend(Protocol):
     async def load(self, progress: Progress) -> ModelInfo:
         """Make everything ready. Raises ConfigurationError where the operator has to change something."""
 
-    def prepare(self, request: GenerationRequest) -> Any:
-        """Render and tokenise; what comes back is opaque and goes to `start`. Blocks. Raises RequestError."""
+    def prepare(self, request: GenerationRequest) -> Prepared:
+        """Render and tokenise; what comes back goes to `start`. Blocks. Raises RequestError."""
 
     def start(self, prepared: Any, emit: Emit) -> Job:
-        """Begin. `emit` is called on the loop: any number of Piece, then exactly one End, whatever happens."""
+        """Begin. `emit` is called on the loop: any number of Piece, then exactly one End, whatever happens.
+
+        The caller sees to it that the needs of all that run fit `ModelInfo.kv_tokens`; what the backend keeps beside
+        them, so as to compute less, makes room for them.
+        """
 
     async def close(self) -> None:
         """End what runs (each with its End) and free everything. Idempotent."""

@@ -11,24 +11,32 @@ import logging
 from typing import Any
 
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.forward import forward
+from llm.computing import computed
 from llm.conf import Settings
-from llm.engine import verify
+from llm.engine import alone, verify
 from llm.engine.core import Engine
-from llm.engine.model import PackedModel
+from llm.engine.kvcache import Layout
+from llm.engine.program import Program
 from llm.engine.sequence import Sequence
-from llm.engine.thread import EngineThread, Generation, Update
-from llm.errors import ConfigurationError, Unavailable
+from llm.engine.thread import EngineThread, Generation, Steps, Update
+from llm.engine.warmup import paced
+from llm.errors import ConfigurationError, Unavailable, one_line
 from llm.events import Usage
 from llm.loading import LoadedModel, label, load
+from llm.memory import free_memory, give_back
 from llm.rendering import Prepared, Renderer
 from llm.request import GenerationRequest
 from llm.text import TextStream
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 1 << 24
+"""Tokens; a tokenizer that does not know gives a number far above it."""
+
 
 class LocalBackend:
-    """One model of transformers, continuously batched."""
+    """One model of transformers: continuously batched or, where that would be wrong, one answer at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -38,28 +46,52 @@ class LocalBackend:
         self._closed = False
 
     async def load(self, progress: Progress) -> ModelInfo:
-        loaded, forward = await asyncio.to_thread(self._load, progress)
-        context = context_length(self._settings, loaded)
-        self._renderer = Renderer(self._settings, loaded, context)
+        loaded, engine, info = await computed(self._load, progress)
+        self._renderer = Renderer(self._settings, loaded, info.largest_need)
         self._tokenizer = loaded.tokenizer
         if not self._closed:
-            self._engine = EngineThread(
-                Engine(forward), asyncio.get_running_loop(), stall_seconds=self._settings.stall_seconds
-            )
-        layout = forward.layout
-        mode = f"packed batching, {layout.device}, {str(layout.dtype).removeprefix('torch.')}"
-        return ModelInfo(name=loaded.name, context_length=context, mode=mode)
+            stall_seconds = self._settings.stall_seconds
+            if info.places == 1:  # a long prompt is one step there, and no step may take longer than an answer
+                stall_seconds = max(stall_seconds, self._settings.generation_timeout)
+            self._engine = EngineThread(engine, asyncio.get_running_loop(), stall_seconds=stall_seconds)
+        return info
 
-    def _load(self, progress: Progress) -> tuple[LoadedModel, PackedModel]:
+    def _load(self, progress: Progress) -> tuple[LoadedModel, Steps, ModelInfo]:
         loaded = load(self._settings, progress)
+        context = context_length(self._settings, loaded)
         progress("checking the model", None)
         try:
-            return loaded, verify.packed(loaded.model)
-        except verify.Unsupported as error:
+            computes, numbers = forward(self._settings, loaded, context, progress)
+        except verify.Unsupported as reason:
+            return loaded, *self._alone(loaded, context, str(reason))
+        mode = f"packed batching, {loaded.model.device}, {numbers}"
+        if isinstance(computes, Program):
+            computes.release()
+        give_back()
+        kv = kv_tokens(self._settings, context, computes.layout)
+        engine = paced(Engine(computes, kv_tokens=kv), computes, context)
+        return loaded, engine, self._info(loaded, context, mode, kv)
+
+    def _alone(self, loaded: LoadedModel, context: int, reason: str) -> tuple[Steps, ModelInfo]:
+        """The slower engine, for what cannot be batched."""
+        where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
+        kind = loaded.model.config.model_type
+        try:
+            engine = alone.tried(loaded.model)
+        except Exception as error:
             raise ConfigurationError(
-                f"{label(self._settings)}: {loaded.model.config.model_type} cannot be batched: {error}; "
-                "give a model of another architecture"
+                f"{label(self._settings)}: {kind} cannot be batched: {reason}; and it fails alone "
+                f"({one_line(error)}); give a model of another architecture"
             ) from error
+        logger.warning("%s cannot be batched: %s. It gives one answer at a time, which is slower.", kind, reason)
+        mode = f"one answer at a time, {where} ({kind} cannot be batched: {reason})"
+        kv = kv_tokens(self._settings, context)
+        return engine, self._info(loaded, context, mode, kv, places=1)
+
+    def _info(self, loaded: LoadedModel, context: int, mode: str, kv: int, places: int | None = None) -> ModelInfo:
+        return ModelInfo(
+            name=loaded.name, context_length=context, mode=mode, kv_tokens=kv, places=places, sampling=loaded.sampling
+        )
 
     def prepare(self, request: GenerationRequest) -> Prepared:
         if self._renderer is None:
@@ -74,8 +106,10 @@ class LocalBackend:
             prepared.params,
             max_new_tokens=prepared.max_new_tokens,
             stop_tokens=prepared.stop_tokens,
+            conversation=prepared.conversation,
+            common=prepared.common,
         )
-        text = TextStream(self._tokenizer, prepared.stop_strings, prepared.replacements)
+        text = TextStream(self._tokenizer, prepared.stop_strings, prepared.replacements, prepared.before)
         job = LocalJob(self._engine, sequence, text, emit)
         self._engine.start(job.generation)
         return job
@@ -93,7 +127,6 @@ class LocalJob:
         self.generation = Generation(sequence, text, self._on_update)
         self._engine = engine
         self._emit = emit
-        self._prompt_tokens = len(sequence.prompt)
         self._completion_tokens = 0
 
     def cancel(self) -> None:
@@ -104,19 +137,28 @@ class LocalJob:
         if update.text or update.tokens:
             self._emit(Piece(update.text, update.tokens))
         if update.finish is not None:
-            usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._completion_tokens)
+            sequence = self.generation.sequence
+            usage = Usage(
+                prompt_tokens=len(sequence.prompt),
+                cached_tokens=sequence.cached,
+                completion_tokens=self._completion_tokens,
+            )
             code = "error" if update.finish == "error" else None
             self._emit(End(reason=update.finish, usage=usage, code=code, message=update.message))
 
 
 def context_length(settings: Settings, loaded: LoadedModel) -> int:
-    """Tokens of prompt and answer together: what the model was made for, or fewer where the operator says so."""
-    limit = verify.context_limit(loaded.model.config)
-    context = settings.context_length
+    """Tokens of prompt and answer together: what the model was made for, or fewer where the operator says so.
+
+    auto is what can be batched; a few models can do more (LLM_CONTEXT_LENGTH), one answer at a time.
+    """
+    config, context = loaded.model.config, settings.context_length
+    limit = verify.context_limit(config)
     if context == "auto":
-        if limit is None:
+        made_for = verify.packed_limit(config) or loaded.tokenizer.model_max_length
+        if made_for > LONGEST:
             raise ConfigurationError("LLM_CONTEXT_LENGTH=auto: the model does not say how long it may be; set it")
-        context = limit
+        context = made_for
     elif limit is not None and context > limit:
         raise ConfigurationError(f"LLM_CONTEXT_LENGTH={context}: this model can use {limit} at most; set it to that")
     if settings.max_new_tokens >= context:
@@ -125,3 +167,24 @@ def context_length(settings: Settings, loaded: LoadedModel) -> int:
             f"tokens; set it to {context // 2} or less"
         )
     return context
+
+
+def kv_tokens(settings: Settings, context: int, layout: Layout | None = None) -> int:
+    """How many tokens' keys and values all together may take; called when the weights have their memory already.
+
+    `auto` takes a quarter of what is free: rows are as long as the next power of two, so that this much is in use
+    twice at worst. Without a layout (what the model keeps is its own affair) it is one whole context.
+    """
+    if settings.kv_tokens != "auto":
+        tokens = settings.kv_tokens
+    elif layout is None:
+        tokens = context
+    else:
+        tokens = free_memory(layout.device) // 4 // layout.token_bytes
+        tokens = min(tokens, settings.num_of_concurrent_executions * context)
+    if tokens <= settings.max_new_tokens:
+        raise ConfigurationError(
+            f"LLM_KV_TOKENS={settings.kv_tokens}: memory for {tokens} tokens leaves no room for a prompt beside an "
+            f"answer of LLM_MAX_NEW_TOKENS={settings.max_new_tokens}"
+        )
+    return tokens

@@ -3,18 +3,22 @@
 Every generation counts "1 2 3 ..." up to `LLM_SYNTHETIC_TOKENS`, a number a token, so that a gap or a repeat shows.
 `/echo TEXT` as the visitor's last message answers TEXT, four characters a token; `/fail` ends with an error. All
 generations step together, `LLM_SYNTHETIC_RATE` times a second, as those of the engine do. A cut-off answer as the last
-message goes on where it ends.
+message goes on where it ends. A word of the prompt counts as a token; the oldest are forgotten where they do not fit.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Literal, NamedTuple
 
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.errors import ContextLengthExceeded
 from llm.events import FinishReason, Usage
 from llm.request import GenerationRequest
+from llm.sampling import DEFAULTS
 
-CONTEXT_LENGTH = 8192
+PROMPT_LENGTH = 8192
+"""Tokens of the longest prompt."""
 
 
 def synthetic_text(tokens: int) -> str:
@@ -44,14 +48,23 @@ def without(partial: str, pieces: list[str]) -> list[str]:
     return [piece for piece in rest if piece]
 
 
+class SyntheticAnswer(NamedTuple):
+    """What a generation will say, how it ends, and what it takes."""
+
+    pieces: list[str]
+    reason: FinishReason
+    prompt_tokens: int
+    need: int
+
+
 class SyntheticJob:
     """One generation: the pieces still to come."""
 
-    def __init__(self, pieces: list[str], reason: FinishReason, prompt_tokens: int, emit: Emit) -> None:
+    def __init__(self, answer: SyntheticAnswer, emit: Emit) -> None:
         self.cancelled = False
-        self._pieces = pieces
-        self._reason = reason
-        self._prompt_tokens = prompt_tokens
+        self._pieces = answer.pieces
+        self._reason = answer.reason
+        self._prompt_tokens = answer.prompt_tokens
         self._emit = emit
         self._next = 0
 
@@ -81,19 +94,38 @@ class SyntheticJob:
 
 
 class SyntheticBackend:
-    """See the module; `tokens` for each answer, `rate` in tokens per second for each generation."""
+    """See the module; `tokens` for each answer, `rate` in tokens per second for each generation.
 
-    def __init__(self, *, tokens: int, rate: float, max_new_tokens: int) -> None:
+    `kv_tokens` is the memory it pretends to have; `auto` is enough for everyone. It pretends to sample, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        rate: float,
+        max_new_tokens: int,
+        places: int = 1,
+        kv_tokens: int | Literal["auto"] = "auto",
+    ) -> None:
         self._tokens = tokens
         self._period = 1 / rate
         self._max_new_tokens = max_new_tokens
+        context = PROMPT_LENGTH + max_new_tokens
+        self._info = ModelInfo(
+            name="synthetic",
+            context_length=context,
+            mode="synthetic, no model",
+            kv_tokens=places * context if kv_tokens == "auto" else kv_tokens,
+            sampling=DEFAULTS,
+        )
         self._jobs: list[SyntheticJob] = []
         self._stepping: asyncio.Task[None] | None = None
 
     async def load(self, progress: Progress) -> ModelInfo:
-        return ModelInfo(name="synthetic", context_length=CONTEXT_LENGTH, mode="synthetic, no model")
+        return self._info
 
-    def prepare(self, request: GenerationRequest) -> tuple[list[str], FinishReason, int]:
+    def prepare(self, request: GenerationRequest) -> SyntheticAnswer:
         text, partial = question_and_partial(request)
         reason: FinishReason = "stop"
         if text.startswith("/echo "):
@@ -107,10 +139,20 @@ class SyntheticBackend:
         limit = min(request.params.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
         if len(pieces) > limit:
             pieces, reason = pieces[:limit], "length"
-        return pieces, reason, sum(len(message.content.split()) for message in request.messages)
+        prompt = self._prompt_tokens(request, limit)
+        return SyntheticAnswer(pieces, reason, prompt, need=prompt + limit)
 
-    def start(self, prepared: tuple[list[str], FinishReason, int], emit: Emit) -> SyntheticJob:
-        job = SyntheticJob(*prepared, emit)
+    def _prompt_tokens(self, request: GenerationRequest, limit: int) -> int:
+        words = [len(message.content.split()) for message in request.messages]
+        room = self._info.largest_need - limit
+        if words and words[-1] > room:
+            raise ContextLengthExceeded(
+                f"The prompt has {words[-1]} tokens and the answer may take {limit}; {self._info.largest_need} fit."
+            )
+        return min(sum(words), room)
+
+    def start(self, prepared: SyntheticAnswer, emit: Emit) -> SyntheticJob:
+        job = SyntheticJob(prepared, emit)
         self._jobs.append(job)
         if self._stepping is None:
             self._stepping = asyncio.create_task(self._step())

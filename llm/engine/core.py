@@ -8,6 +8,7 @@ token ids, no text; no threads: whoever calls decides when. A sequence is in the
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from typing import Literal, NamedTuple
@@ -15,15 +16,14 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from llm.engine import attention, sampler
-from llm.engine.kvcache import KVCache
+from llm.engine.kvcache import KVCache, Slot
 from llm.engine.model import Forward
+from llm.engine.pace import Pace
+from llm.engine.prefixes import OPERATOR, Prefixes
 from llm.engine.scheduler import Chunk, Scheduler
 from llm.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
-
-CHUNK_TOKENS = 128
-"""Prompt tokens in one step: few enough that those in decode hardly notice, enough to keep the cores busy."""
 
 Sample = Callable[[Tensor, SequenceOf[sampler.RowSampling]], list[int | None]]
 
@@ -38,13 +38,29 @@ class Result(NamedTuple):
 
 
 class Engine:
-    """Belongs to one thread."""
+    """Belongs to one thread.
 
-    def __init__(self, forward: Forward, *, chunk_tokens: int = CHUNK_TOKENS, sample: Sample = sampler.sample) -> None:
+    What is kept of finished sequences and what the running ones need are `kv_tokens` at most; that the latter alone
+    are no more is for the caller to see to. `chunk_tokens` are computed of prompts in each step, instead of what the
+    pace says.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        kv_tokens: int = 0,
+        chunk_tokens: int | None = None,
+        sample: Sample = sampler.sample,
+    ) -> None:
         self._forward = forward
         self._sample = sample
-        self.cache = KVCache(forward.layout)
-        self._scheduler = Scheduler(chunk_tokens)
+        self._kv_tokens = kv_tokens
+        self._chunk_tokens = chunk_tokens
+        self.pace = Pace()
+        self.cache = KVCache(forward.layout, kv_tokens)
+        self._prefixes = Prefixes()
+        self._scheduler = Scheduler()
 
     @property
     def busy(self) -> bool:
@@ -52,14 +68,17 @@ class Engine:
 
     def add(self, sequence: Sequence) -> None:
         """Its prefill begins with the next step. What this raises concerns this sequence only."""
-        if not sequence.prompt or not all(0 <= token < self._forward.vocabulary for token in sequence.prompt):
-            raise ValueError("a prompt is one token or more of the model's vocabulary")
-        sequence.slot = self.cache.open(len(sequence.prompt))
+        sequence.check(self._forward.vocabulary)
+        base, sequence.cached = self._prefixes.take(sequence.conversation, sequence.prompt)
+        self._prefixes.fit(self._room() - sequence.need)
+        sequence.slot = self.cache.open(len(sequence.prompt), base, sequence.cached)
         self._scheduler.add(sequence)
 
     def remove(self, sequence: Sequence, *, wipe: bool = False) -> None:
         """Forget it and free its memory, whatever it is doing. Idempotent."""
         if self._scheduler.remove(sequence) and sequence.slot is not None:
+            if not wipe:
+                self._keep(sequence)
             self.cache.free(sequence.slot, wipe=wipe)
             sequence.slot = None
 
@@ -69,18 +88,30 @@ class Engine:
             sequence.slot = None
         self._scheduler.clear()
         self.cache.clear()
+        self._prefixes = Prefixes()
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Of keys and values, the kept ones too."""
+        return self.cache.allocated_bytes + self._prefixes.tokens * self.cache.layout.token_bytes
 
     def step(self) -> list[Result]:
         """One forward for all. What it raises concerns every sequence: `clear()` then."""
-        decoding, chunks = self._rows_in_order(), self._scheduler.chunks()
+        began, failed = time.perf_counter(), self._settle()
+        decoding, chunks = self._rows_in_order(), self._chunks()
         if not (decoding or chunks):
-            return []
+            return failed
         logits = self._compute(decoding, chunks)
         for sequence, size in (*((sequence, 1) for sequence in decoding), *chunks):
             sequence.advance(size)
         sampled = decoding + [chunk.sequence for chunk in chunks if not chunk.sequence.remaining]
         tokens = self._sample(logits, [sequence.sampling for sequence in sampled]) if sampled else []
-        return [self._emit(sequence, token) for sequence, token in zip(sampled, tokens, strict=True)]
+        self.pace.saw(len(decoding), sum(chunk.size for chunk in chunks), time.perf_counter() - began)
+        return failed + [self._emit(sequence, token) for sequence, token in zip(sampled, tokens, strict=True)]
+
+    def _chunks(self) -> list[Chunk]:
+        decoding, waiting = len(self._scheduler.decoding), len(self._scheduler.prefilling)
+        return self._scheduler.chunks(self._chunk_tokens or self.pace.prompt_tokens(decoding, waiting))
 
     def _rows_in_order(self) -> list[Sequence]:
         """Sequences in decode, in the order of the pools' rows."""
@@ -102,28 +133,66 @@ class Engine:
         return self._forward(tokens, positions, rows or [0], attention.Pack(parts))
 
     def _emit(self, sequence: Sequence, token: int | None) -> Result:
-        if token is None:
-            self.remove(sequence, wipe=True)
-            return Result(sequence, finish="error", message="The model's numbers went out of range.")
-        if token in sequence.stop_tokens:
-            self.remove(sequence)
-            return Result(sequence, finish="stop")
-        sequence.append(token)
-        if len(sequence.generated) == sequence.max_new_tokens:
-            self.remove(sequence)
-            return Result(sequence, token, "length")
-        return self._seat(sequence, token)
+        result = outcome(sequence, token)
+        if result.finish is not None:
+            self.remove(sequence, wipe=token is None)
+        elif not sequence.in_decode:
+            self._scheduler.prefilled(sequence)
+        elif (failed := self._seat(sequence, self.cache.make_room)) is not None:
+            return failed._replace(token=result.token)
+        return result
 
-    def _seat(self, sequence: Sequence, token: int) -> Result:
-        """Make sure of a row for the next token."""
+    def _settle(self) -> list[Result]:
+        """Rows for those whose prompt is computed: not before their first token is out, a long prompt takes a while
+        to move. Only those for whom there is no memory have a result."""
+        new = [sequence for sequence in self._scheduler.decoding if not sequence.in_decode]
+        failed = [self._seat(sequence, self.cache.settle) for sequence in new]
+        for sequence in new:
+            if sequence.slot is not None:
+                self._keep_common(sequence)
+        return [result for result in failed if result is not None]
+
+    def _seat(self, sequence: Sequence, give: Callable[[Slot], None]) -> Result | None:
+        """Make sure of a row for the next token; the end of a sequence for which there is none."""
         try:
-            if sequence.in_decode:
-                self.cache.make_room(sequence.seat)
-            else:
-                self.cache.settle(sequence.seat)
-                self._scheduler.prefilled(sequence)
+            give(sequence.seat)
         except (MemoryError, RuntimeError):
             logger.exception("No memory for a sequence of %d tokens", sequence.computed)
             self.remove(sequence)
-            return Result(sequence, token, "error", "There is not enough memory for this conversation.")
-        return Result(sequence, token)
+            return Result(sequence, None, "error", "There is not enough memory for this conversation.")
+        return None
+
+    def _room(self) -> int:
+        """Token places that no sequence needs."""
+        return self._kv_tokens - sum(sequence.need for sequence in self._scheduler.sequences)
+
+    def _keep(self, sequence: Sequence) -> None:
+        """For the next turn of its conversation; of a prefill that was not finished, what it began with."""
+        if not sequence.conversation:
+            return
+        room = self._room()
+        if sequence.in_decode and sequence.computed <= room:
+            self._prefixes.fit(room - sequence.computed)
+            kept = self.cache.keep(sequence.seat, sequence.computed)
+            self._prefixes.keep(sequence.conversation, sequence.stored, kept)
+        elif not sequence.in_decode and sequence.cached > sequence.common and sequence.segment.base is not None:
+            self._prefixes.keep(sequence.conversation, sequence.prompt[: sequence.cached], sequence.segment.base)
+            self._prefixes.fit(room)
+
+    def _keep_common(self, sequence: Sequence) -> None:
+        """What the operator opens the prompt with, for all prompts to come."""
+        tokens = sequence.prompt[: sequence.common]
+        if tokens and not self._prefixes.has(OPERATOR, tokens) and len(tokens) <= self._room():
+            self._prefixes.fit(self._room() - len(tokens))
+            self._prefixes.keep(OPERATOR, tokens, self.cache.keep(sequence.seat, len(tokens)))
+
+
+def outcome(sequence: Sequence, token: int | None) -> Result:
+    """What a sampled token (None: there was nothing to choose by) means for its sequence, which takes it."""
+    if token is None:
+        return Result(sequence, finish="error", message="The model's numbers went out of range.")
+    if token in sequence.stop_tokens:
+        return Result(sequence, finish="stop")
+    sequence.append(token)
+    finish: Literal["length"] | None = "length" if len(sequence.generated) == sequence.max_new_tokens else None
+    return Result(sequence, token, finish)

@@ -1,26 +1,36 @@
 """Keys and values of all sequences: where they lie, how room is made and given back.
 
-A prompt is computed into a Segment of its own, exactly as long as needed. For decode its sequence takes a row in the
+A prompt is computed into a Segment of its own, exactly as long as needed, perhaps behind a Kept, which is what was
+computed of its beginning before. For decode its sequence takes a row in the
 Pool of its length class (powers of two): a pool is computed as one batch, as long as its longest row, so that many
 short chats do not pay for a long one. Rows are compact (0 to n-1, the last one fills a gap), so that a pool's part of
-a step is a plain slice; a sequence that outgrows its class moves up. Pools double when full and halve when three
-quarters are empty.
+a step is a plain slice; a sequence that outgrows its class moves up. On the CPU a row has memory only while it is in
+use (`llm.engine.blocks`), and a pool has room for as many rows as `tokens` allows from the start; elsewhere pools
+double when full and halve when three quarters are empty.
 
-Each layer has tensors of its own (layers may differ in heads and widths). In a pool keys are transposed, `[rows,
-kv_heads, key_width, capacity]`, which makes attention over one new token per row two plain matrix products.
+A row of more than `SMALLEST_CLASS` is more than half full: sequences of N tokens take no more memory than 2 N tokens
+would (and the smallest class, for each), a prompt that was just computed its own once more until it has moved.
+
+Each layer has tensors of its own (layers may differ in heads and widths), in a pool `[rows, kv_heads, capacity,
+width]`: attention over one new token per row is two plain matrix products. Keys that lie transposed take three times
+as long to write and a fifth more to multiply by.
 
 Knows neither tokens nor scheduling. Used in the engine's thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from llm.engine.blocks import Block
+
 SMALLEST_CLASS = 128
+MOST_ROWS = 256
+"""A pool has room for before it has to be moved to grow."""
 
 
 class LayerShape(NamedTuple):
@@ -43,19 +53,40 @@ class Layout(NamedTuple):
         numbers = sum(heads * (key + value) for heads, key, value in self.layers)
         return numbers * self.dtype.itemsize
 
+    def block(self, shape: Callable[[LayerShape], tuple[tuple[int, ...], tuple[int, ...]]]) -> Block:
+        """Keys and values of all layers, by what `shape` says for one."""
+        keys, values = zip(*map(shape, self.layers), strict=True)
+        return Block((*keys, *values), self.dtype, self.device)
+
 
 def length_class(tokens: int) -> int:
     """The capacity of the pool for a sequence of that length."""
     return max(SMALLEST_CLASS, 1 << (tokens - 1).bit_length())
 
 
-class Segment:
-    """One sequence in prefill: keys `[kv_heads, capacity, key_width]` and values of each layer."""
+class Kept(NamedTuple):
+    """The first tokens of a sequence, for others to begin with: as in a row, `[kv_heads, length, width]` for each
+    layer. Never changed."""
 
-    def __init__(self, layout: Layout, capacity: int) -> None:
+    length: int
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+class Segment:
+    """One sequence in prefill: keys `[kv_heads, capacity, key_width]` and values of each layer, for the tokens that
+    follow the first `start` ones, which are those of `base`."""
+
+    def __init__(self, layout: Layout, capacity: int, base: Kept | None = None, start: int = 0) -> None:
         self.capacity = capacity
-        self.keys = [_empty(layout, (heads, capacity, width)) for heads, width, _ in layout.layers]
-        self.values = [_empty(layout, (heads, capacity, width)) for heads, _, width in layout.layers]
+        self.base, self.start = base, start
+        tensors = layout.block(
+            lambda layer: (
+                (layer.kv_heads, capacity, layer.key_width),
+                (layer.kv_heads, capacity, layer.value_width),
+            )
+        ).tensors
+        self.keys, self.values = tensors[: len(layout.layers)], tensors[len(layout.layers) :]
 
 
 class Slot:
@@ -67,30 +98,29 @@ class Slot:
         self.segment: Segment | None = segment
         self.pool: Pool | None = None
         self.row = -1
-        self.length = 0
+        self.length = segment.start
         """Tokens whose keys and values are stored."""
 
 
 class Pool:
     """The sequences of one length class in decode; row i belongs to `slots[i]`."""
 
-    def __init__(self, layout: Layout, capacity: int) -> None:
+    def __init__(self, layout: Layout, capacity: int, rows: int = 1) -> None:
         self.capacity = capacity
         self.slots: list[Slot] = []
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
         self._layout = layout
-        self._rows = 0
+        self._block: Block
+        self._resize(rows)
 
     @property
     def rows(self) -> int:
-        """How many sequences fit without new memory."""
-        return self._rows
+        """How many have memory."""
+        return len(self.slots) if self._block.grows else self._rows
 
     def add(self, slot: Slot) -> int:
         """The row that is now the slot's; what it holds is left to the caller to copy."""
         if len(self.slots) == self._rows:
-            self._resize(max(1, self._rows * 2))
+            self._resize(self._rows * 2)
         self.slots.append(slot)
         return len(self.slots) - 1
 
@@ -100,13 +130,13 @@ class Pool:
         if row < len(self.slots):
             self.copy_row(last.row, self, row, last.length)
             last.row, self.slots[row] = row, last
-        if len(self.slots) * 4 <= self._rows:
+        if self._block.grows:
+            self._block.give_back(len(self.slots))
+        elif self.slots and len(self.slots) * 4 <= self._rows:
             self._resize(len(self.slots) * 2)
 
     def copy_row(self, row: int, target: Pool, target_row: int, length: int) -> None:
-        for source, copy in zip(self.keys, target.keys, strict=True):
-            copy[target_row, :, :, :length] = source[row, :, :, :length]
-        for source, copy in zip(self.values, target.values, strict=True):
+        for source, copy in zip((*self.keys, *self.values), (*target.keys, *target.values), strict=True):
             copy[target_row, :, :length] = source[row, :, :length]
 
     def wipe(self, row: int) -> None:
@@ -116,19 +146,27 @@ class Pool:
 
     def _resize(self, rows: int) -> None:
         # zeros: what lies beyond the end of a row is multiplied by a probability of zero, so it must be finite
-        used, layout = len(self.slots), self._layout
-        keys = [_zeros(layout, (rows, heads, width, self.capacity)) for heads, width, _ in layout.layers]
-        values = [_zeros(layout, (rows, heads, self.capacity, width)) for heads, _, width in layout.layers]
-        for new, old in zip((*keys, *values), (*self.keys, *self.values), strict=False):
-            new[:used].copy_(old[:used])
-        self.keys, self.values, self._rows = keys, values, rows
+        used, layers = len(self.slots), len(self._layout.layers)
+        block = self._layout.block(
+            lambda layer: (
+                (rows, layer.kv_heads, self.capacity, layer.key_width),
+                (rows, layer.kv_heads, self.capacity, layer.value_width),
+            )
+        )
+        if used:
+            for new, old in zip(block.tensors, self._block.tensors, strict=True):
+                new[:used].copy_(old[:used])
+        self._block, self._rows = block, rows
+        self.keys, self.values = block.tensors[:layers], block.tensors[layers:]
 
 
 class KVCache:
-    """All seats. `pools` is in ascending order of length class and has no empty ones."""
+    """All seats, for `tokens` tokens at most, if that is known. `pools` is in ascending order of length class and has
+    no empty ones."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, tokens: int = 0) -> None:
         self.layout = layout
+        self._tokens = tokens
         self._pools: dict[int, Pool] = {}
         self._segment_tokens = 0
 
@@ -141,10 +179,12 @@ class KVCache:
         pooled = sum(pool.rows * pool.capacity for pool in self._pools.values())
         return (pooled + self._segment_tokens) * self.layout.token_bytes
 
-    def open(self, tokens: int) -> Slot:
-        """A seat for a prompt of that many tokens."""
-        slot = Slot(Segment(self.layout, tokens))
-        self._segment_tokens += tokens
+    def open(self, tokens: int, base: Kept | None = None, start: int = 0) -> Slot:
+        """A seat for a prompt of that many tokens, the first `start` of which are those of `base`."""
+        if base is not None and base.length > 2 * start:  # most of it would be held for nothing
+            base = self._copied(base.keys, base.values, start)
+        slot = Slot(Segment(self.layout, tokens - start, base, start))
+        self._segment_tokens += tokens - start
         return slot
 
     def settle(self, slot: Slot) -> None:
@@ -153,10 +193,13 @@ class KVCache:
         if segment is None:
             raise ValueError("only a sequence in prefill can settle")
         pool = self._pool(length_class(slot.length + 1))
-        row, end = pool.add(slot), slot.length
+        row, start, end = pool.add(slot), segment.start, slot.length
         for layer, (keys, values) in enumerate(zip(segment.keys, segment.values, strict=True)):
-            pool.keys[layer][row, :, :, :end] = keys[:, :end].transpose(1, 2)
-            pool.values[layer][row, :, :end] = values[:, :end]
+            if segment.base is not None:
+                pool.keys[layer][row, :, :start] = segment.base.keys[layer][:, :start]
+                pool.values[layer][row, :, :start] = segment.base.values[layer][:, :start]
+            pool.keys[layer][row, :, start:end] = keys[:, : end - start]
+            pool.values[layer][row, :, start:end] = values[:, : end - start]
         slot.pool, slot.row = pool, row
         self._drop_segment(slot)
 
@@ -173,6 +216,13 @@ class KVCache:
         self._leave(pool, slot.row)
         slot.pool, slot.row = larger, row
 
+    def keep(self, slot: Slot, tokens: int) -> Kept:
+        """A copy of the first tokens of a sequence in decode."""
+        pool, row = slot.pool, slot.row
+        if pool is None:
+            raise ValueError("only a sequence in decode has what can be kept")
+        return self._copied([keys[row] for keys in pool.keys], [values[row] for values in pool.values], tokens)
+
     def free(self, slot: Slot, *, wipe: bool = False) -> None:
         """Give the seat back, `wipe` where its numbers may not be finite. Idempotent."""
         if slot.segment is not None:
@@ -188,9 +238,18 @@ class KVCache:
         self._pools.clear()
         self._segment_tokens = 0
 
+    def _copied(self, keys: Sequence[Tensor], values: Sequence[Tensor], tokens: int) -> Kept:
+        tensors = self.layout.block(
+            lambda layer: ((layer.kv_heads, tokens, layer.key_width), (layer.kv_heads, tokens, layer.value_width))
+        ).tensors
+        for copy, source in zip(tensors, (*keys, *values), strict=True):
+            copy.copy_(source[:, :tokens])
+        return Kept(tokens, tensors[: len(keys)], tensors[len(keys) :])
+
     def _pool(self, capacity: int) -> Pool:
         if capacity not in self._pools:
-            self._pools[capacity] = Pool(self.layout, capacity)
+            rows = min(MOST_ROWS, 2 * self._tokens // capacity) if self.layout.device.type == "cpu" else 1
+            self._pools[capacity] = Pool(self.layout, capacity, max(1, rows))
         return self._pools[capacity]
 
     def _leave(self, pool: Pool, row: int) -> None:
@@ -202,11 +261,3 @@ class KVCache:
         if slot.segment is not None:
             self._segment_tokens -= slot.segment.capacity
         slot.segment = None
-
-
-def _empty(layout: Layout, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=layout.dtype, device=layout.device)
-
-
-def _zeros(layout: Layout, shape: tuple[int, ...]) -> Tensor:
-    return torch.zeros(shape, dtype=layout.dtype, device=layout.device)

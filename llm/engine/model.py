@@ -31,14 +31,14 @@ class PackedModel:
         model.set_attn_implementation(attention.NAME)
         self.layout = layout
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
-        self._model = model
+        self.model = model
 
     def __call__(
         self, tokens: Sequence[int], positions: Sequence[int], rows: Sequence[int], pack: attention.Pack
     ) -> Tensor:
         device = self.layout.device
         with attention.attending(pack):
-            out = self._model(
+            out = self.model(
                 input_ids=torch.tensor([tokens], device=device),
                 position_ids=torch.tensor([positions], device=device),
                 logits_to_keep=torch.tensor(rows, device=device),

@@ -1,8 +1,8 @@
 """What goes into the next step: every sequence in decode, and some of the prompts' tokens.
 
-Prompts are computed in chunks, at most `chunk_tokens` in one step, so that nobody in decode waits long for a long
-prompt. The oldest comes first, but takes no more than half while others wait: a long prompt must not hold up the
-short ones behind it either. Knows no tensors.
+Prompts are computed in chunks, so that nobody in decode waits long for a long prompt; how many tokens a step takes of
+them, `llm.engine.pace` says. Half is for the oldest prompt, the rest for those with the least to do: a long prompt must
+not hold up the short ones behind it, nor they it. Knows no tensors.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ class Chunk(NamedTuple):
 
 
 class Scheduler:
-    def __init__(self, chunk_tokens: int) -> None:
+    def __init__(self) -> None:
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
-        self._chunk_tokens = chunk_tokens
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -48,13 +47,16 @@ class Scheduler:
         self.prefilling.clear()
         self.decoding.clear()
 
-    def chunks(self) -> list[Chunk]:
-        """Whose prompt goes on in this step, and how far."""
-        chunks, budget = [], self._chunk_tokens
-        for waiting, sequence in zip(range(len(self.prefilling) - 1, -1, -1), self.prefilling, strict=True):
-            size = min(sequence.remaining, max(1, budget // 2) if waiting else budget)
-            chunks.append(Chunk(sequence, size))
-            budget -= size
-            if not budget:
-                break
-        return chunks
+    def chunks(self, budget: int) -> list[Chunk]:
+        """Whose prompt goes on in this step, and how far: `budget` tokens in all."""
+        if not self.prefilling or not budget:
+            return []
+        oldest, *others = self.prefilling
+        first = min(oldest.remaining, max(1, budget // 2) if others else budget)
+        budget -= first
+        chunks = []
+        for sequence in sorted(others, key=lambda sequence: sequence.remaining):
+            if size := min(sequence.remaining, budget):
+                chunks.append(Chunk(sequence, size))
+                budget -= size
+        return [Chunk(oldest, min(oldest.remaining, first + budget)), *chunks]

@@ -10,7 +10,11 @@ from llm.sampling import SamplingParams
 
 
 class Sequence:
-    """Prompt and answer so far; in prefill until the whole prompt is computed, then in decode."""
+    """Prompt and answer so far; in prefill until the whole prompt is computed, then in decode.
+
+    `conversation` names whose keys and values it may begin with and leave behind (""  = nobody's). The first `common`
+    tokens of the prompt are the operator's: those may be anyone's.
+    """
 
     def __init__(
         self,
@@ -19,13 +23,24 @@ class Sequence:
         *,
         max_new_tokens: int,
         stop_tokens: frozenset[int] = frozenset(),
+        conversation: str = "",
+        common: int = 0,
     ) -> None:
         self.prompt = list(prompt)
         self.max_new_tokens = max_new_tokens
         self.stop_tokens = stop_tokens
+        self.conversation = conversation
+        self.common = common
+        self.cached = 0
+        """Tokens of the prompt that need not be computed."""
         self.sampling = RowSampling(params, self.prompt, max_new_tokens)
         self.generated: list[int] = []
         self.slot: Slot | None = None
+
+    def check(self, vocabulary: int) -> None:
+        """Raises ValueError for a prompt that no model with so many tokens can be given."""
+        if not self.prompt or not all(0 <= token < vocabulary for token in self.prompt):
+            raise ValueError("a prompt is one token or more of the model's vocabulary")
 
     @property
     def seat(self) -> Slot:
@@ -41,6 +56,11 @@ class Sequence:
         return self.seat.segment
 
     @property
+    def need(self) -> int:
+        """Tokens it may come to hold."""
+        return len(self.prompt) + self.max_new_tokens
+
+    @property
     def in_decode(self) -> bool:
         return self.seat.pool is not None
 
@@ -48,6 +68,11 @@ class Sequence:
     def computed(self) -> int:
         """Tokens whose keys and values are stored: the position of the next one."""
         return self.seat.length
+
+    @property
+    def stored(self) -> list[int]:
+        """Those tokens."""
+        return (self.prompt + self.generated)[: self.computed]
 
     @property
     def remaining(self) -> int:

@@ -14,11 +14,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
-from llm.engine.core import Engine, Result
+from llm.engine.core import Result
 from llm.engine.sequence import Sequence
 from llm.events import FinishReason
 from llm.text import TextStream
@@ -26,6 +26,24 @@ from llm.text import TextStream
 logger = logging.getLogger(__name__)
 
 INTERNAL_ERROR = "The model could not go on with this answer."
+
+
+class Steps(Protocol):
+    """An engine: `core.Engine`, or `alone.Alone`."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def add(self, sequence: Sequence) -> None:
+        """What it raises concerns this sequence only."""
+
+    def remove(self, sequence: Sequence) -> None:
+        """Whatever it is doing. Idempotent."""
+
+    def clear(self) -> None: ...
+
+    def step(self) -> list[Result]:
+        """What it raises concerns every sequence: `clear()` then."""
 
 
 class Update(NamedTuple):
@@ -65,7 +83,7 @@ class EngineThread:
     no exception reaches it there. Without `stall_seconds` it may take for ever.
     """
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, *, stall_seconds: float | None = None) -> None:
+    def __init__(self, engine: Steps, loop: asyncio.AbstractEventLoop, *, stall_seconds: float | None = None) -> None:
         self._engine = engine
         self._loop = loop
         self._stall_seconds = stall_seconds
@@ -96,14 +114,14 @@ class EngineThread:
 
     # What follows runs in the thread
 
+    @torch.inference_mode()
     def _run(self) -> None:
         finish: FinishReason = "error"
         try:
-            with torch.inference_mode():
-                while self._obey():
-                    with self._watched():
-                        self._step()
-                    self._deliver()
+            while self._obey():
+                with self._watched():
+                    self._step()
+                self._deliver()
             finish = "interrupted"
         except Exception:
             if not self._loop.is_closed():  # else nobody is left to be told, and that is all

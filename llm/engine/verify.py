@@ -6,8 +6,9 @@ token sees: they would run and be silently wrong. Each check says in one line wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +17,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 
 from llm.engine.core import Engine
 from llm.engine.kvcache import LayerShape, Layout
-from llm.engine.model import PackedModel
+from llm.engine.model import Forward, PackedModel
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
+from llm.errors import one_line
 from llm.sampling import SamplingParams
 
 PROBE_NAME = "packed_probe"
@@ -39,22 +41,43 @@ class Unsupported(Exception):
     """Packed batching would not compute this model right; the message says why."""
 
 
-def packed(model: Any) -> PackedModel:
-    """`model` made ready for the engine. Raises Unsupported."""
-    try:
+def packed(model: Any, context: int = 0) -> PackedModel:
+    """`model` made ready for the engine, for sequences of up to `context` tokens.
+
+    Raises Unsupported; the model is then as it was.
+    """
+    with _in_words():
         check_class(model)
-        layers = probe(model)
-        model.set_attn_implementation("eager")
-        expected = [own_logits(model, tokens) for tokens in _conversations(model)]
-        ready = PackedModel(model, Layout(layers, model.dtype, model.device))
-        tolerance = TOLERANCE if model.dtype == torch.float32 else COARSE_TOLERANCE
-        compare(packed_logits(ready, _conversations(model)), expected, tolerance)
+        check_length(model.config, context)
+        own_attention = model.config._attn_implementation
+        try:
+            return _tried(model)
+        except BaseException:
+            model.set_attn_implementation(own_attention)
+            raise
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
     except Unsupported:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Unsupported(f"it fails when it is tried ({type(error).__name__}: {reason})") from error
+        raise Unsupported(f"it fails when it is tried ({one_line(error)})") from error
+
+
+def _tried(model: Any) -> PackedModel:
+    layers = probe(model)
+    model.set_attn_implementation("eager")
+    expected = [own_logits(model, tokens) for tokens in conversations(model)]
+    ready = PackedModel(model, Layout(layers, model.dtype, model.device))
+    compare(packed_logits(ready, conversations(model)), expected, tolerance(model))
     return ready
+
+
+def tolerance(model: Any) -> float:
+    return TOLERANCE if model.dtype == torch.float32 else COARSE_TOLERANCE
 
 
 def check_class(model: Any) -> None:
@@ -66,15 +89,34 @@ def check_class(model: Any) -> None:
         raise Unsupported("it keeps more than keys and values of earlier tokens")
 
 
+def check_length(config: Any, context: int) -> None:
+    """Rotary embeddings that change with the longest sequence of a batch are those of every sequence only as long as
+    no sequence is longer than the original length."""
+    limit = packed_limit(config)
+    if limit is not None and context > limit:
+        raise Unsupported(f"its rotary embeddings change where a sequence is longer than {limit} tokens")
+
+
 def context_limit(config: Any) -> int | None:
-    """How many tokens a sequence may have. Rotary embeddings that change with the longest sequence of a batch (the
-    types dynamic and longrope) are those of every sequence only up to the original length."""
+    """How many tokens a sequence may have."""
     limit: int | None = getattr(config, "max_position_embeddings", None)
-    for rope in _rope_parameters(config):
-        if rope.get("rope_type") in ("dynamic", "longrope"):
-            original = rope.get("original_max_position_embeddings")
-            limit = original or getattr(config, "original_max_position_embeddings", None) or limit
+    for rope in _changing_ropes(config):
+        if rope["rope_type"] == "dynamic" and limit is not None:
+            limit = max(limit, int(limit * rope.get("factor", 1.0)))
     return limit
+
+
+def packed_limit(config: Any) -> int | None:
+    """How many, where sequences are computed together."""
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    for rope in _changing_ropes(config):
+        original = rope.get("original_max_position_embeddings")
+        limit = original or getattr(config, "original_max_position_embeddings", None) or limit
+    return limit
+
+
+def _changing_ropes(config: Any) -> list[Mapping[str, Any]]:
+    return [rope for rope in _rope_parameters(config) if rope.get("rope_type") in ("dynamic", "longrope")]
 
 
 def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
@@ -134,7 +176,8 @@ def sees_as_expected(sees: Any, window: int | None) -> bool:
     return torch.equal(torch.as_tensor(sees(zero, zero, queries, keys)).expand_as(hidden), ~hidden)
 
 
-def _conversations(model: Any) -> list[list[int]]:
+def conversations(model: Any) -> list[list[int]]:
+    """Of different lengths, for trials."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     return [[(7 * i + length) % vocabulary for i in range(length + DECODED)] for length in PROMPT_LENGTHS]
 
@@ -147,7 +190,7 @@ def own_logits(model: Any, tokens: SequenceOf[int]) -> Tensor:
 
 
 @torch.inference_mode()
-def packed_logits(forward: PackedModel, conversations: SequenceOf[SequenceOf[int]]) -> list[Tensor]:
+def packed_logits(forward: Forward, conversations: SequenceOf[SequenceOf[int]]) -> list[Tensor]:
     """The same by the engine: both at once, in chunks, the answers given instead of sampled."""
     sequences = [Sequence(tokens[:-DECODED], SamplingParams(), max_new_tokens=DECODED + 1) for tokens in conversations]
     answers = {s.sampling: iter((*tokens[-DECODED:], 0)) for s, tokens in zip(sequences, conversations, strict=True)}

@@ -20,7 +20,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llm.conf import Settings
-from llm.errors import ConfigurationError
+from llm.errors import ConfigurationError, one_line
 from llm.loading import bundled, hub
 from llm.loading.convert import converted
 from llm.sampling import DEFAULTS, SamplingParams
@@ -48,8 +48,14 @@ class LoadedModel(NamedTuple):
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
+            min_p=config.min_p,
             repetition_penalty=config.repetition_penalty,
         ).over(DEFAULTS)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows; some of them may have no text."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -177,11 +183,6 @@ def dtype_of(settings: Settings, device: torch.device) -> torch.dtype | None:
     if settings.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[settings.dtype]
     return torch.float32 if device.type == "cpu" else None
-
-
-def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 @contextmanager

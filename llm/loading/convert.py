@@ -1,13 +1,14 @@
 """GGUF files as directories that transformers loads in seconds: converted once, kept, never half-written.
 
-The copy's name carries a fingerprint of the file it was made from, and it gets that name when it is complete. Knows
-neither settings nor devices.
+The copy's name carries a fingerprint of the file it was made from, and it gets that name when it is complete. Those
+that nobody uses any more are deleted. Knows neither settings nor devices.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
+from llm import retention
+
 Fraction = Callable[[float], None]
 
 FORMAT = 1
 """Raise it when the copies of before are no longer what would be written now."""
+KEPT = 3
+"""Copies: of a file that was there before, in other numbers, of another model. Each is as large as its weights."""
+COPY = re.compile(r"-[0-9a-f]{12}$")
+"""The end of the name of a copy; another folder beside them is not ours."""
+PARTIAL = ".partial"
 
 
 def converted(
@@ -28,19 +36,27 @@ def converted(
 ) -> Path:
     """The directory with the converted copy of `file`, made now if there is none. Other processes wait for it."""
     target = folder / f"{name}-{fingerprint(file, dtype, sampling)}"
-    if target.is_dir():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f"{name}.lock"):
+    if not target.is_dir():
+        _make(file, target, name, dtype, sampling, progress)
+    retention.used(target)
+    retention.tidy((path for path in folder.iterdir() if COPY.search(path.name)), KEPT)
+    retention.tidy(path for path in folder.iterdir() if path.suffix in (PARTIAL, retention.GOING))
+    return target
+
+
+def _make(
+    file: Path, target: Path, name: str, dtype: torch.dtype, sampling: Mapping[str, Any], progress: Fraction
+) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(f"{name}.lock")):
         if not target.is_dir():
-            partial = target.with_suffix(".partial")
+            partial = target.with_name(target.name + PARTIAL)
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 _convert(file, partial, dtype, sampling, progress)
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    return target
 
 
 def fingerprint(file: Path, dtype: torch.dtype, sampling: Mapping[str, Any]) -> str:

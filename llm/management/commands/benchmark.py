@@ -7,21 +7,21 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from llm.conf import get_settings
-from llm.errors import ConfigurationError
+from llm.errors import LLMError
 
 
 class Command(BaseCommand):
-    help = "Measure the engine on this machine: tokens a second, time to first token, cancel to free."
+    help = "Measure the engine on this machine, or a server: tokens a second, time to first token, gaps, memory."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        from llm import benchmark  # with torch, which other commands do without
+        from llm.benchmark import options
 
-        benchmark.add_arguments(parser)
+        options.add_arguments(parser)
 
-    def handle(self, *, chats: list[int], tokens: int, json: bool, **_: Any) -> None:
-        from llm import benchmark
+    def handle(self, **given: Any) -> None:
+        from llm.benchmark import options, plan  # with torch, which other commands do without
 
         try:
-            benchmark.run(get_settings(), chats, tokens, json)
-        except ConfigurationError as error:
+            plan.run(get_settings(), options.of(given))
+        except LLMError as error:
             raise CommandError(str(error)) from error

@@ -1,0 +1,78 @@
+"""The forward of a loaded model as it is served: packed, as a program, its products as LLM_QUANTIZATION allows."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from llm import retention
+from llm.backends.base import Progress
+from llm.conf import Settings
+from llm.engine import calibration, int8, verify
+from llm.engine.model import Forward
+from llm.engine.program import Program
+from llm.engine.programs import programmed
+from llm.engine.quantize import quantized
+from llm.errors import ConfigurationError
+from llm.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+FEWEST = 32
+"""Tokens of a calibration text that tell anything."""
+KEPT = 8
+"""Step programs, and choices of products: each is of one model, one machine and one version of the code."""
+
+
+def forward(settings: Settings, loaded: LoadedModel, context: int, progress: Progress) -> tuple[Forward, str]:
+    """And how it computes, in words. Raises verify.Unsupported, ConfigurationError."""
+    folder = settings.var_path / "programs"
+    found = _computing(settings, loaded, context, progress, folder)
+    for kind, keep in (("py", KEPT), ("safetensors", KEPT), ("partial", 0)):
+        retention.tidy(folder.glob(f"*.{kind}"), keep)
+    return found
+
+
+def _computing(
+    settings: Settings, loaded: LoadedModel, context: int, progress: Progress, folder: Path
+) -> tuple[Forward, str]:
+    model = loaded.model
+    numbers = str(model.dtype).removeprefix("torch.")
+    wanted = _quantizes(settings, model.device, model.dtype)
+    eager = verify.packed(model, context)
+    progress("making the step program", None)
+    program = programmed(eager, folder)
+    if not isinstance(program, Program) or not _packs(model.device, model.dtype):
+        return program, numbers
+    progress("choosing how linear layers are computed", None)
+    ready, words = quantized(program, _calibration(settings, loaded, context) if wanted else None, folder)
+    return ready, words if words == numbers else f"{numbers}, {words}"
+
+
+def _calibration(settings: Settings, loaded: LoadedModel, context: int) -> list[int] | None:
+    """Tokens to tell by what a model loses; None where that cannot be told, or need not."""
+    tokens: list[int] = loaded.tokenizer(calibration.TEXT)["input_ids"][:context]
+    if len(tokens) < FEWEST:
+        logger.warning("The tokenizer makes next to nothing of the calibration text: no int8 for this model.")
+        return None
+    if not int8.works():
+        setting = f"LLM_QUANTIZATION={settings.quantization}"
+        logger.warning("No products of 8-bit numbers work on this machine: %s goes without, slower.", setting)
+    return tokens
+
+
+def _quantizes(settings: Settings, device: torch.device, dtype: torch.dtype) -> bool:
+    fits = _packs(device, dtype)
+    if settings.quantization == "int8" and not fits:
+        raise ConfigurationError(
+            "LLM_QUANTIZATION=int8: works on the CPU and with float32 only "
+            f"(this is {device}, {str(dtype).removeprefix('torch.')}); set it to auto"
+        )
+    return fits and settings.quantization != "none"
+
+
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Where there are other products than the model's own."""
+    return device.type == "cpu" and dtype == torch.float32

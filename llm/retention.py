@@ -1,0 +1,57 @@
+"""What can be made again is kept on disk as long as somebody uses it: files of older code and models go.
+
+The time of change of such a file or folder is that of its last use. A process that has a file open can read on when it
+is deleted, and one that looks for it later makes it again. Knows nothing of what the files are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LATELY = 24 * 3600.0
+"""Seconds; whatever was used within them may be in use now, and its process about to read more of it."""
+GOING = ".going"
+"""The end of the name of a folder that is being deleted, so that nobody finds half of it."""
+
+
+def used(path: Path) -> None:
+    """Mark it as used now; a folder that cannot be written is nobody's to tidy."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def tidy(paths: Iterable[Path], keep: int = 0) -> None:
+    """Delete all of them but the `keep` last used ones, and what was used lately."""
+    latest_first = sorted(((_last_use(path), path) for path in paths), reverse=True)
+    for last_use, path in latest_first[keep:]:
+        if last_use + LATELY < time.time():
+            _delete(path)
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another process has deleted it
+        return 0.0
+
+
+def _delete(path: Path) -> None:
+    try:
+        if path.is_dir():
+            path = path if path.suffix == GOING else path.rename(path.with_name(path.name + GOING))
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        if path.exists():
+            logger.warning("%s is not used any more and cannot be deleted: %s", path, error)
+        return
+    logger.info("Deleted %s: it was not used any more", path)
