@@ -69,7 +69,8 @@ class GenerationAdmin(ReadOnly, admin.ModelAdmin):
     list_display = (
         "created",
         "state",
-        "conversation",
+        "in_conversation",
+        "model",
         "prompt_tokens",
         "completion_tokens",
         "queue_time",
@@ -82,3 +83,7 @@ class GenerationAdmin(ReadOnly, admin.ModelAdmin):
     ordering = ("-created",)
     list_select_related = ("conversation",)
     exclude = ("answer", "visitor")
+
+    @admin.display(description="conversation", ordering="conversation__title")
+    def in_conversation(self, generation: Generation) -> str:
+        return "temporary chat" if generation.conversation is None else str(generation.conversation)

@@ -10,7 +10,7 @@ import logging
 from typing import Protocol
 from uuid import UUID
 
-from chat.history import History
+from chat.contract import TurnHistory
 from chat.records import HistoryUnavailable
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Running(Protocol):
 class Checkpoints:
     """Those of the turns of one history in this process. Belongs to one event loop."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: TurnHistory) -> None:
         self._history = history
         self._dirty: dict[UUID, Running] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from django.conf import settings as django_settings
@@ -30,8 +30,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     watches_per_socket: Positive = 8  # answers that one socket follows at once
     unwatched_seconds: Annotated[float, Meta(gt=0)] = 120.0  # that a waiting question keeps its place for nobody
     drain_seconds: Annotated[float, Meta(ge=0)] = 20.0  # for answers under way when the server is told to stop
+    revalidate_seconds: Annotated[float, Meta(gt=0)] = 30.0  # between two looks of a socket at its session
+    temporary: Literal["off", "optional", "default", "only"] = "optional"  # chats that are in the session alone
+    login_required: bool = False  # nobody gets in without an account
+    sign_up: bool | None = None  # who comes may make an account; None: unless one is required
+    sign_ins_per_minute: Annotated[int, Meta(ge=0)] = 10  # failed attempts of one address; 0: no limit
+    system_prompt: Literal["extend", "replace", "fixed"] = "extend"  # of a conversation, beside LLM_SYSTEM_PROMPT
     origins: tuple[str, ...] = ()  # further origins whose pages may open a socket, comma-separated
     session_days: Annotated[int, Meta(ge=1, le=3_650)] = 365  # without a visit, until the browser is forgotten
+
+    @property
+    def may_sign_up(self) -> bool:
+        """Whoever comes may make an account: as the operator says, else where one is not what keeps others out."""
+        return not self.login_required if self.sign_up is None else self.sign_up
 
 
 FIELDS: dict[str, str] = {f"CHAT_{field.upper()}": field for field in Settings.__struct_fields__}
@@ -58,6 +69,8 @@ def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> Settings:
 def _value(field: str, value: Any) -> Any:
     if field == "origins" and isinstance(value, str):
         value = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+    if field == "sign_up" and value == "":
+        value = None
     return getattr(msgspec.convert({field: value}, Settings, strict=False), field)
 
 

@@ -7,19 +7,19 @@ its own. What a socket starts ends with it; a turn is not its own. No SQL and no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
-from uuid import UUID
 
 from channels.consumer import AsyncConsumer, get_handler_name
 from channels.exceptions import StopConsumer
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from chat import protocol, visitors
+from chat import addresses, protocol, visitors
 from chat.conf import get_settings
-from chat.hub import Feed
+from chat.outlet import Gone, Message, Outlet, Send
 from chat.protocol import (
     AnyClientFrame,
     BadFrame,
@@ -36,26 +36,18 @@ from chat.protocol import (
     ServerFrame,
     StatusChanged,
 )
-from chat.rates import address_of
-from chat.records import Accepted, Asked, Continue, HistoryError, Question, Redo
+from chat.records import Accepted, Asked, Caller, Continue, HistoryError, Question, Redo
+from chat.revalidation import Revalidation
+from chat.temporary import is_temporary
 from chat.turns import Turns, get_turns
+from llm.conf import get_settings as llm_settings
 from llm.errors import RequestError
 from llm.events import Status
 
 logger = logging.getLogger(__name__)
 
-Message = dict[str, Any]
+
 Asking = MessageSend | MessageRegenerate | MessageContinue
-
-WRITABLE = "chat.writable"
-"""Key of a scope: an `asyncio.Event` that is clear while the socket's reader lags behind, if the server has one.
-
-Waiting costs nothing: a watcher is a place in a transcript, what it was not sent yet is stored once.
-"""
-
-
-class Gone(Exception):
-    """The socket is closed or closing."""
 
 
 class ChatConsumer(AsyncConsumer):
@@ -63,16 +55,16 @@ class ChatConsumer(AsyncConsumer):
 
     channel_layer_alias = None
 
-    visitor: UUID
+    caller: Caller
     turns: Turns
 
     def __init__(self) -> None:
-        self.feed = Feed(get_settings().watches_per_socket)
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering = 0
-        self._leave: list[Callable[[], None]] = [self.feed.close]
+        self._leave: list[Callable[[], None]] = []
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
+        self.outlet = Outlet(scope, send, get_settings().watches_per_socket)
         try:
             await super().__call__(scope, receive, send)
         except Gone:
@@ -80,9 +72,11 @@ class ChatConsumer(AsyncConsumer):
         finally:  # `disconnect` is not called after an exception or a cancellation
             for leave in self._leave:
                 leave()
+            self.outlet.end()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._leave.clear()  # they lead back here, and a full collection is rare
 
     async def dispatch(self, message: Message) -> None:
         """As in the base class, but without a visit to the shared database thread for every frame."""
@@ -90,122 +84,129 @@ class ChatConsumer(AsyncConsumer):
 
     async def websocket_connect(self, message: Message) -> None:
         await self.send({"type": "websocket.accept"})
-        visitor = await visitors.of_scope(self.scope)
-        if visitor is None:
-            await self._send(protocol.error("no_session"))
-            await self.send({"type": "websocket.close", "code": protocol.NO_SESSION})
+        caller = await visitors.of_scope(self.scope)
+        if caller is None:
+            await self._refuse("no_session", protocol.NO_SESSION)
             return
         turns = get_turns()
-        if turns.hub.sockets(visitor) >= get_settings().sockets_per_visitor:
-            await self._send(protocol.error("too_many_sockets"))
-            await self.send({"type": "websocket.close", "code": protocol.TOO_MANY_SOCKETS})
+        if turns.hub.sockets(caller.visitor) >= get_settings().sockets_per_visitor:
+            await self._refuse("too_many_sockets", protocol.TOO_MANY)
             return
-        self.visitor, self.turns = visitor, turns
+        self.caller, self.turns = caller, turns
         controller = self.turns.controller
-        self._leave += [self.turns.hub.join(visitor, self.feed), controller.on_status(self._status)]
-        await self._send(self._hello())
+        session = Revalidation(get_settings().revalidate_seconds, self._remains, self._sign_out)
+        self._leave += [
+            self.turns.hub.join(caller.visitor, self.outlet.feed, session.now),
+            controller.on_status(self._status),
+            session.close,
+        ]
+        await self.outlet.reply(self._hello())
         self._status(controller.status)
         self._spawn(self._forward())
 
     async def websocket_receive(self, message: Message) -> None:
-        arrived = time.monotonic()
-        if not hasattr(self, "visitor"):
-            return  # closing
-        text = message.get("text")
-        try:
-            if text is None:
-                raise BadFrame("bad_frame", "Frames are text.")
-            frame = protocol.parse(text)
-        except BadFrame as bad:
-            await self._send(protocol.error(bad.code, id=bad.id, message=bad.message))
-            return
-        if isinstance(frame, Ping):
-            await self._send(Pong(id=frame.id))
-        else:
-            self._spawn(self._answer(frame, arrived))
+        if hasattr(self, "caller"):
+            self._spawn(self._answer(message, time.monotonic()))
+        else:  # it is closing
+            self.outlet.answered()
 
     async def websocket_disconnect(self, message: Message) -> None:
         raise StopConsumer
 
-    async def _answer(self, frame: AnyClientFrame, arrived: float) -> None:
+    async def _answer(self, message: Message, arrived: float) -> None:
         """Exactly one reply, whatever happens."""
         self._answering += 1
+        id: str | UnsetType = UNSET
         try:
-            match frame:
-                case MessageSend() | MessageRegenerate() | MessageContinue():
-                    await self._ask(frame, arrived)
-                case GenerationStop():
-                    await self.turns.stop(self.visitor, frame.generation)
-                    await self._send(Ok(id=frame.id))
-                case ConversationOpen():
-                    await self._open(frame)
+            if (text := message.get("text")) is None:
+                raise BadFrame("bad_frame", "Frames are text.")
+            frame = protocol.parse(text)
+            id = frame.id
+            await self._carry_out(frame, arrived)
         except BadFrame as bad:
-            await self._send(protocol.error(bad.code, id=bad.id, message=bad.message))
+            await self.outlet.reply(protocol.error(bad.code, id=bad.id, message=bad.message))
         except HistoryError as error:
-            await self._send(protocol.error(error.code, id=frame.id))
+            await self.outlet.reply(protocol.error(error.code, id=id))
         except RequestError as error:
-            reply = protocol.error(error.code, id=frame.id, message=error.message, retry_after=error.retry_after)
-            await self._send(reply)
+            refused = protocol.error(error.code, id=id, message=error.message, retry_after=error.retry_after)
+            await self.outlet.reply(refused)
         except Gone:
             raise
         except Exception:
             logger.exception("A frame could not be carried out")
-            await self._send(protocol.error("error", id=frame.id))
+            await self.outlet.reply(protocol.error("error", id=id))
         finally:
             self._answering -= 1
-            self.feed.changed.set()  # a socket that waited for this reply to close may now
+            self.outlet.answered()
+            self.outlet.wake()  # a socket that waited for this reply to close may now
+
+    async def _carry_out(self, frame: AnyClientFrame, arrived: float) -> None:
+        match frame:
+            case Ping():
+                await self.outlet.reply(Pong(id=frame.id))
+            case MessageSend() | MessageRegenerate() | MessageContinue():
+                await self._ask(frame, arrived)
+            case GenerationStop():
+                await self.turns.stop(self.caller, frame.generation)
+                await self.outlet.reply(Ok(id=frame.id))
+            case ConversationOpen():
+                await self._open(frame)
 
     async def _ask(self, frame: Asking, arrived: float) -> None:
-        accepted = await self.turns.start(_asked(frame, self.visitor), frame.params, arrived, address_of(self.scope))
-        await self._send(_accepted(frame.id, accepted))
-        if transcript := self.turns.hub.transcript(accepted.generation):
-            self.feed.follow(transcript, None if transcript.given else 0)
+        accepted = await self.turns.start(
+            _asked(frame, self.caller), frame.params, arrived, addresses.of_scope(self.scope)
+        )
+        await self.outlet.reply(_accepted(frame.id, accepted))
+        transcript = self.turns.hub.transcript(accepted.generation)
+        if transcript is None:  # accepted before, and perhaps by another process
+            with contextlib.suppress(HistoryError):  # the frame has its reply
+                transcript = await self.turns.watch(self.caller, accepted.conversation, accepted.generation)
+        if transcript is not None:
+            self.outlet.feed.follow(transcript, None if transcript.given else 0)
 
     async def _open(self, frame: ConversationOpen) -> None:
-        transcript = await self.turns.watch(self.visitor, frame.conversation, frame.generation)
-        await self._send(Ok(id=frame.id))
+        transcript = await self.turns.watch(self.caller, frame.conversation, frame.generation)
+        await self.outlet.reply(Ok(id=frame.id))
         if transcript is not None:
-            known = self.turns.hub.transcript(transcript.generation) is transcript
-            self.feed.follow(transcript, frame.next_seq if known else None)
+            self.outlet.feed.follow(transcript, frame.next_seq)
 
     async def _forward(self) -> None:
-        """What others tell this socket: its feed, as it comes and as fast as it is read."""
-        writable = self.scope.get(WRITABLE)
-        while True:
-            await self.feed.changed.wait()
-            if writable is not None:
-                await writable.wait()
-            for frame in self.feed.frames():
-                await self._send(frame)
-                if writable is not None:  # before the next frame is made, not after
-                    await writable.wait()
-            if self.turns.hub.restarting and self.feed.idle and not self._answering:
-                await self.send({"type": "websocket.close", "code": protocol.SERVICE_RESTART})
-                return
+        """What others tell this socket, until the server is about to end and nothing is left to say."""
+        await self.outlet.forward(self._over)
+        await self.outlet.close(protocol.SERVICE_RESTART)
+
+    def _over(self) -> bool:
+        return self.turns.hub.restarting and self.outlet.feed.idle and not self._answering
+
+    async def _remains(self) -> bool:
+        return await visitors.remains(self.scope["session"].session_key, self.caller)
+
+    def _sign_out(self) -> None:
+        self._spawn(self._refuse("no_session", protocol.NO_SESSION))
+
+    async def _refuse(self, error: str, code: int) -> None:
+        await self.outlet.reply(protocol.error(error))
+        await self.outlet.close(code)
 
     def _hello(self) -> ServerFrame:
         limits = Limits(
             frame_bytes=protocol.MAX_FRAME_BYTES,
             message_chars=get_settings().message_max_chars,
             watches=get_settings().watches_per_socket,
+            max_new_tokens=llm_settings().max_new_tokens,
+            system_prompt=get_settings().system_prompt,
         )
-        return protocol.Hello(model=self.turns.controller.model, limits=limits)
+        return protocol.Hello(model=self.turns.controller.model, limits=limits, temporary=get_settings().temporary)
 
     def _status(self, status: Status) -> None:
         frame = StatusChanged(
             state=status.state,
             model=self.turns.controller.model,
+            defaults=self.turns.controller.defaults,
             progress=UNSET if status.progress is None else status.progress,
             message=UNSET if status.message is None else status.message,
         )
-        self.feed.notice(StatusChanged, frame)
-
-    async def _send(self, frame: ServerFrame) -> None:
-        text = protocol.encode(frame)
-        try:
-            await self.send({"type": "websocket.send", "text": text})
-        except Exception as error:  # servers differ in what they raise between a close and its `disconnect`
-            raise Gone from error
+        self.outlet.feed.notice(StatusChanged, frame)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -228,23 +229,25 @@ class UnknownSocket(AsyncConsumer):
         raise StopConsumer
 
 
-def _asked(frame: Asking, visitor: UUID) -> Asked:
+def _asked(frame: Asking, caller: Caller) -> Asked:
     if isinstance(frame, MessageRegenerate):
-        return Redo(visitor=visitor, frame=frame.id, answer=frame.message)
+        return Redo(caller=caller, frame=frame.id, answer=frame.message)
     if isinstance(frame, MessageContinue):
-        return Continue(visitor=visitor, frame=frame.id, answer=frame.message)
+        return Continue(caller=caller, frame=frame.id, answer=frame.message)
     longest = get_settings().message_max_chars
     if len(frame.text) > longest:
         raise BadFrame("too_large", f"A message has at most {longest:,} characters.", frame.id)
     if not frame.text.strip():
         raise BadFrame("bad_frame", "The message is empty.", frame.id)
     return Question(
-        visitor=visitor,
+        caller=caller,
         frame=frame.id,
         text=frame.text,
         conversation=frame.conversation,
         branches=frame.parent is not UNSET,
         parent=None if frame.parent is UNSET else frame.parent,
+        temporary=frame.temporary,
+        settings=frame.settings,
     )
 
 
@@ -255,4 +258,5 @@ def _accepted(id: str, accepted: Accepted) -> MessageAccepted:
         message=accepted.message,
         answer=accepted.answer,
         generation=accepted.generation,
+        temporary=is_temporary(accepted.conversation),
     )

@@ -1,4 +1,4 @@
-"""The turns of this process and the sockets that follow them.
+"""The turns of this process and the sockets of this process; `chat.elsewhere` has the others.
 
 Knows no database: whether a visitor may see or stop something was decided before anyone asks here.
 """
@@ -17,10 +17,13 @@ KEEP_SECONDS = 60
 
 
 class Feed:
-    """What is due to one socket: the transcripts it follows, and notices of which only the latest counts."""
+    """What is due to one socket: the transcripts it follows, and notices of which only the latest counts.
 
-    def __init__(self, watches: int) -> None:
-        self.changed = asyncio.Event()
+    `wake` is called whenever something may be due; it must not read on the spot.
+    """
+
+    def __init__(self, watches: int, wake: Callable[[], None]) -> None:
+        self.set: Callable[[], None] = wake  # as the reader of a transcript
         self._limit = watches
         self._watches: dict[UUID, Watch] = {}
         self._notices: dict[object, ServerFrame] = {}
@@ -28,14 +31,14 @@ class Feed:
     def notice(self, key: object, frame: ServerFrame) -> None:
         """Have `frame` sent, in the place of an earlier one of the same key that was not sent yet."""
         self._notices[key] = frame
-        self.changed.set()
+        self.set()
 
     def follow(self, transcript: Transcript, next_seq: int | None = None) -> None:
         """Watch a generation. Beyond the limit, the one that was followed first is no longer."""
         self.unfollow(transcript.generation)
         while len(self._watches) >= self._limit:
             self.unfollow(next(iter(self._watches)))
-        self._watches[transcript.generation] = Watch(transcript, self.changed, next_seq)
+        self._watches[transcript.generation] = Watch(transcript, self, next_seq)
 
     def unfollow(self, generation: UUID) -> None:
         if watch := self._watches.pop(generation, None):
@@ -43,7 +46,6 @@ class Feed:
 
     def frames(self) -> Iterator[ServerFrame]:
         """What is due now."""
-        self.changed.clear()
         while self._notices:
             yield self._notices.pop(next(iter(self._notices)))
         for watch in list(self._watches.values()):
@@ -57,8 +59,14 @@ class Feed:
         return not self._notices and not self._watches
 
     def close(self) -> None:
+        """Follow nothing more, and wake nobody."""
         for generation in list(self._watches):
             self.unfollow(generation)
+        self.set = _wake_nobody
+
+
+def _wake_nobody() -> None:
+    """For a feed that is closed."""
 
 
 class Hub:
@@ -66,8 +74,11 @@ class Hub:
 
     def __init__(self) -> None:
         self._running: dict[UUID, tuple[Transcript, Callable[[], None]]] = {}
-        self._feeds: dict[UUID, set[Feed]] = {}
+        self._feeds: dict[UUID, dict[Feed, Callable[[], None]]] = {}
         self._restarting: ServerRestarting | None = None
+        self.announce_elsewhere: Callable[[UUID, UUID], None] | None = None
+        """Tells the other processes, if there may be any."""
+        self.recheck_elsewhere: Callable[[UUID], None] | None = None
 
     def add(self, transcript: Transcript, stop: Callable[[], None]) -> None:
         """A turn that runs from now on; `stop` ends it."""
@@ -85,20 +96,25 @@ class Hub:
         found = self._running.get(generation)
         return found[0] if found else None
 
-    def stop(self, generation: UUID) -> None:
-        """End a turn, wherever it is; nothing happens to one that has ended."""
-        if found := self._running.get(generation):
+    def stop(self, generation: UUID) -> bool:
+        """End a turn, unless it has ended. False if it is not here."""
+        found = self._running.get(generation)
+        if found is not None:
             found[1]()
+        return found is not None
 
-    def join(self, visitor: UUID, feed: Feed) -> Callable[[], None]:
-        """Tell `feed` what changes for this visitor; what comes back ends that."""
-        self._feeds.setdefault(visitor, set()).add(feed)
+    def join(self, visitor: UUID, feed: Feed, recheck: Callable[[], None]) -> Callable[[], None]:
+        """Tell `feed` what changes for this visitor, and call `recheck` when its session may have ended.
+
+        What comes back ends that.
+        """
+        self._feeds.setdefault(visitor, {})[feed] = recheck
         if self._restarting is not None:
             feed.notice(ServerRestarting, self._restarting)
 
         def leave() -> None:
-            feeds = self._feeds.get(visitor, set())
-            feeds.discard(feed)
+            feeds = self._feeds.get(visitor, {})
+            feeds.pop(feed, None)
             if not feeds:
                 self._feeds.pop(visitor, None)
 
@@ -120,6 +136,23 @@ class Hub:
         return self._restarting is not None
 
     def announce(self, visitor: UUID, conversation: UUID) -> None:
-        """Tell the visitor's sockets that a conversation changed."""
+        """Tell all of the visitor's sockets that a conversation changed."""
+        self.notice(visitor, conversation)
+        if self.announce_elsewhere is not None:
+            self.announce_elsewhere(visitor, conversation)
+
+    def notice(self, visitor: UUID, conversation: UUID) -> None:
+        """Tell those in this process."""
         for feed in self._feeds.get(visitor, ()):
             feed.notice(conversation, ConversationChanged(conversation=conversation))
+
+    def recheck(self, visitor: UUID) -> None:
+        """Have all of the visitor's sockets look whether their session is still there."""
+        self.recheck_here(visitor)
+        if self.recheck_elsewhere is not None:
+            self.recheck_elsewhere(visitor)
+
+    def recheck_here(self, visitor: UUID) -> None:
+        """Those in this process."""
+        for recheck in self._feeds.get(visitor, {}).values():
+            recheck()

@@ -1,7 +1,8 @@
 """The tables of the chat: who, which conversation, what was said, and how each answer came about.
 
-Rows are written by `chat.history` and `chat.visitors` alone. Keys that leave the server are random, and whoever knows
-one still has to own the row.
+Rows are written by `chat.history`, `chat.acceptance`, `chat.generations`, `chat.edits`, `chat.visitors` and
+`chat.processes` alone, and deleted by `chat.purge`. Keys that leave the server are random, and whoever knows one still
+has to own the row.
 """
 
 from __future__ import annotations
@@ -43,11 +44,19 @@ class Conversation(models.Model):
         related_name="+",
         verbose_name="end of what is shown",
     )
+    pinned = models.BooleanField(default=False)
+    settings = models.JSONField(default=dict, blank=True, help_text="How its answers are made: chat.records.Settings.")
     created = models.DateTimeField(auto_now_add=True)
     updated = models.DateTimeField(help_text="When its last message was accepted.")
+    deleted = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Out of sight since then, and gone soon after."
+    )
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["visitor", "-updated"], name="conversations_of_visitor")]
+        indexes: ClassVar = [
+            models.Index(fields=["visitor", "-updated"], name="conversations_of_visitor"),
+            models.Index(fields=["deleted"], name="deleted_conversations", condition=Q(deleted__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return self.title
@@ -88,8 +97,11 @@ class Generation(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="generations")
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="generations")
-    answer = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="generations")
+    # Both are null in a temporary chat, whose text is in no table: what is left are its figures.
+    conversation = models.ForeignKey(
+        Conversation, null=True, blank=True, on_delete=models.CASCADE, related_name="generations"
+    )
+    answer = models.ForeignKey(Message, null=True, blank=True, on_delete=models.CASCADE, related_name="generations")
     frame = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 NULL keeps out of the UNIQUE key
     owner = models.UUIDField(editable=False)  # the process that runs it
     state = models.CharField(max_length=11, choices=State.choices, default=State.QUEUED)
@@ -97,6 +109,7 @@ class Generation(models.Model):
     error = models.TextField(blank=True)
     created = models.DateTimeField(auto_now_add=True)
     ended = models.DateTimeField(null=True, blank=True)
+    model = models.TextField(blank=True)
     prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
     cached_tokens = models.PositiveIntegerField(null=True, blank=True)
     completion_tokens = models.PositiveIntegerField(null=True, blank=True)
@@ -106,6 +119,7 @@ class Generation(models.Model):
     tokens_per_second = models.FloatField(null=True, blank=True)
 
     class Meta:
+        indexes: ClassVar = [models.Index(fields=["state", "owner"], name="generations_by_state")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["visitor", "frame"], name="frame_runs_once"),
             models.UniqueConstraint(
@@ -117,3 +131,42 @@ class Generation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_state_display()} ({str(self.id)[:8]})"
+
+
+class Process(models.Model):
+    """A web process, and when it last gave a sign of life, by the database's clock."""
+
+    id = models.UUIDField(primary_key=True, editable=False)  # the `owner` of its generations
+    beaten = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "processes"
+
+    def __str__(self) -> str:
+        return f"process {str(self.id)[:8]}"
+
+
+class Chore(models.Model):
+    """What one of the web processes does once in a while, and when one last began it, by the database's clock."""
+
+    name = models.CharField(max_length=20, primary_key=True, editable=False)
+    begun = models.DateTimeField()
+    mark = models.DateTimeField(null=True)  # how far it came, where it goes on from there
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Feedback(models.Model):
+    """What a visitor thinks of an answer."""
+
+    answer = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="feedback")
+    value = models.SmallIntegerField(choices=[(1, "Good"), (-1, "Bad")])
+    comment = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "feedback"
+
+    def __str__(self) -> str:
+        return f"{self.get_value_display()}: {self.comment[:TITLE_LENGTH]}"

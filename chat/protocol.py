@@ -10,11 +10,19 @@ After accepting a socket the server sends `hello` and `status`. Whoever sends a 
 `next_seq` of what is already there, as the missing deltas. `seq` counts from 0, +1 each, the same for every watcher,
 so a gap shows. Every watched generation ends with exactly one `generation.finished`.
 
+A temporary conversation is in the visitor's session and in no table: it is gone at sign-out, or 12 hours after its last
+message, and other browsers of the same account do not see it. `hello` says in `temporary` what the site offers: `off`
+(none), `optional` (with `temporary: true` in the `message.send` that begins it), `default` (unless that says
+`temporary: false`) or `only`. What is not offered, or does not fit the conversation it names, is `not_offered`. The ids
+of such a conversation and its messages are UUIDs of version 8, of all others of version 4. Otherwise it is like any
+other; its oldest turns are forgotten when all of a session have more than 256 KiB of text.
+
 A server that is told to stop sends `server.restarting` to all. It answers new messages with the error `restarting`,
 and closes each socket with 1012 once no answer it watches is under way; a client connects again after `retry_after`.
 
-The server closes with 4401 (no session: load the page again), 4403 (origin not allowed), 4429 (too many
-sockets of one visitor), 1012 (it restarts).
+The server closes with 4401 (no session: load the page again), 4403 (origin not allowed), 4429 (too many sockets of
+one visitor, or too many frames from this one: 100 at once, then 20 a second), 1012 (it restarts). It reads no further
+frames of a socket while 16 of them are not answered.
 """
 
 from __future__ import annotations
@@ -25,13 +33,14 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from chat.records import Settings
 from llm.events import FinishReason, State, Timings, Usage
 from llm.sampling import SamplingParams
 
 VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024
 NO_SESSION = 4401
-TOO_MANY_SOCKETS = 4429
+TOO_MANY = 4429
 SERVICE_RESTART = 1012
 
 ERRORS: dict[str, str] = {
@@ -39,6 +48,7 @@ ERRORS: dict[str, str] = {
     "too_large": "This is too large to send.",
     "no_session": "Your session has ended. Load the page again.",
     "not_found": "There is no such conversation.",
+    "not_offered": "This kind of chat is not offered here.",
     "bad_parent": "A question can only follow an answer.",
     "nothing_to_continue": "There is nothing to go on with: this answer is complete, or empty.",
     "turn_in_progress": "The answer before is still being written.",
@@ -69,23 +79,32 @@ class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
 
 
 class MessageSend(ClientFrame, frozen=True, kw_only=True, tag="message.send"):
-    """Ask. No conversation: a new one. No parent: after what is shown; null: a new root; an id: below that answer."""
+    """Ask. No conversation: a new one. No parent: after what is shown; null: a new root; an id: below that answer.
+
+    `temporary`: whether a new conversation is to be one; absent or null: as `hello` says. It cannot change later.
+    `settings` are those of a new conversation; over HTTP they change at any time. `params` are of this answer alone.
+    """
 
     text: str
     conversation: UUID | None = None
     parent: UUID | None | UnsetType = UNSET
+    temporary: bool | None = None
+    settings: Settings = Settings()
     params: SamplingParams = SamplingParams()
 
 
 class MessageRegenerate(ClientFrame, frozen=True, kw_only=True, tag="message.regenerate"):
-    """A further answer beside the answer `message`."""
+    """A further answer beside the answer `message`, with the settings its conversation has now."""
 
     message: UUID
     params: SamplingParams = SamplingParams()
 
 
 class MessageContinue(ClientFrame, frozen=True, kw_only=True, tag="message.continue"):
-    """More of the answer `message`, which was cut off. A snapshot with the text it has comes first."""
+    """More of the answer `message`, which was cut off, with the settings its conversation has now.
+
+    A snapshot with the text it has comes first.
+    """
 
     message: UUID
     params: SamplingParams = SamplingParams()
@@ -120,26 +139,34 @@ class ServerFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client should respect before it sends."""
+    """What a client should respect before it sends. `system_prompt` is the setting CHAT_SYSTEM_PROMPT."""
 
     frame_bytes: int
     message_chars: int
     watches: int
+    max_new_tokens: int
+    system_prompt: str
 
 
 class Hello(ServerFrame, frozen=True, kw_only=True, tag="hello"):
-    """First of all. `model` is empty until it is known."""
+    """First of all. `model` is empty until it is known; `temporary` is the setting CHAT_TEMPORARY."""
 
     protocol: int = VERSION
     model: str
     limits: Limits
+    temporary: str
 
 
 class StatusChanged(ServerFrame, frozen=True, kw_only=True, tag="status"):
-    """How the model is: after `hello` and on every change. `progress` runs from 0 to 1."""
+    """How the model is: after `hello` and on every change. `progress` runs from 0 to 1.
+
+    `defaults` are the parameters that hold where neither a message nor its conversation says otherwise, of the model or
+    the operator; empty until they are known.
+    """
 
     state: State
     model: str
+    defaults: SamplingParams
     progress: float | UnsetType = UNSET
     message: str | UnsetType = UNSET
 
@@ -157,13 +184,17 @@ class Pong(ServerFrame, frozen=True, kw_only=True, tag="pong"):
 
 
 class MessageAccepted(ServerFrame, frozen=True, kw_only=True, tag="message.accepted"):
-    """Stored, and it will be answered: `message` is the question, `answer` the answer to it."""
+    """Stored, and it will be answered: `message` is the question, `answer` the answer to it.
+
+    `temporary` is what the conversation is.
+    """
 
     id: str
     conversation: UUID
     message: UUID
     answer: UUID
     generation: UUID
+    temporary: bool
 
 
 class GenerationQueued(ServerFrame, frozen=True, kw_only=True, tag="generation.queued"):
@@ -200,7 +231,10 @@ class GenerationSnapshot(ServerFrame, frozen=True, kw_only=True, tag="generation
 
 
 class GenerationFinished(ServerFrame, frozen=True, kw_only=True, tag="generation.finished"):
-    """The end, sent when it is stored. `code` and `message` explain error, timeout and interrupted."""
+    """The end, sent when it is stored. `code` and `message` explain error, timeout and interrupted.
+
+    `model` is what answered, empty if nothing did.
+    """
 
     generation: UUID
     reason: FinishReason
@@ -208,6 +242,7 @@ class GenerationFinished(ServerFrame, frozen=True, kw_only=True, tag="generation
     timings: Timings
     code: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    model: str = ""
 
 
 class ConversationChanged(ServerFrame, frozen=True, kw_only=True, tag="conversation.changed"):
@@ -265,9 +300,9 @@ def parse(text: str) -> AnyClientFrame:
     return frame
 
 
-def encode(frame: ServerFrame) -> str:
-    """`frame` as it goes over the wire."""
-    return _server.encode(frame).decode()
+def encode(frame: ServerFrame) -> bytes:
+    """`frame` as it goes over the wire, in UTF-8."""
+    return _server.encode(frame)
 
 
 def error(code: str, *, id: str | UnsetType = UNSET, message: str = "", retry_after: float | None = None) -> Error:

@@ -1,13 +1,13 @@
 """What one generation has told so far, and the places of those who read it.
 
-A reader is a cursor into the one buffer and the event that wakes it, never a queue of its own: a hundred readers cost
-a hundred integers, and a slow one holds nothing but itself. Knows no sockets and no database.
+A reader is a cursor into the one buffer and what wakes it, never a queue of its own: a hundred readers cost a hundred
+integers, and a slow one holds nothing but itself. Knows no sockets and no database.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -29,6 +29,16 @@ DELTA_CHARS = 8_000
 
 SNAPSHOT_BYTES = MAX_FRAME_BYTES - 512
 
+STORED = 1_000_000_000
+"""The first number of the deltas a stored text is cut into, which are not those it was streamed in."""
+
+
+class Reader(Protocol):
+    """Who wants to know that something happened; an `asyncio.Event` does."""
+
+    def set(self) -> None:
+        """It did. Reads nothing before it returns."""
+
 
 class Transcript:
     """The events of a generation: the latest place in the queue, the start, all deltas, the end."""
@@ -36,12 +46,16 @@ class Transcript:
     def __init__(self, generation: UUID) -> None:
         self.generation = generation
         self.deltas: list[str] = []
+        self.first = 0
+        """The number of the first delta. The numbers of a stored text begin far above any that a turn gave out."""
+        self.edition = 0
+        """Grows when the deltas were put into the place of others; who had those needs a snapshot."""
         self.given = 0
         """How many of the deltas are the text that an answer had before it went on."""
         self.queued: Queued | None = None
         self.started: Started | None = None
         self.end: Finished | None = None
-        self.readers: set[asyncio.Event] = set()
+        self.readers: set[Reader] = set()
         self.on_watched: Callable[[bool], None] = _nobody_asks
         """Called with whether anyone reads, when the first reader comes or the last one goes."""
 
@@ -55,6 +69,7 @@ class Transcript:
     def of_stored(cls, generation: UUID, text: str, end: Finished) -> Transcript:
         """One that is over, from what was stored of it."""
         transcript = cls(generation)
+        transcript.first = STORED
         if text:
             transcript.push(Delta(text))
         transcript.push(end)
@@ -70,13 +85,13 @@ class Transcript:
             return self.end.reason
         return "queued" if self.started is None and len(self.deltas) == self.given else "running"
 
-    def join(self, reader: asyncio.Event) -> None:
+    def join(self, reader: Reader) -> None:
         """Have it set with everything that happens."""
         self.readers.add(reader)
         if len(self.readers) == 1:
             self.on_watched(True)
 
-    def leave(self, reader: asyncio.Event) -> None:
+    def leave(self, reader: Reader) -> None:
         if reader in self.readers:
             self.readers.remove(reader)
             if not self.readers:
@@ -85,6 +100,8 @@ class Transcript:
     def push(self, event: Event) -> None:
         """Add what happened and wake the readers."""
         match event:
+            case Delta(text) if len(text) <= DELTA_CHARS:
+                self.deltas.append(text)
             case Delta(text):
                 self.deltas += (text[i : i + DELTA_CHARS] for i in range(0, len(text), DELTA_CHARS))
             case Queued():
@@ -100,16 +117,18 @@ class Transcript:
 class Watch:
     """One reader's place in a transcript.
 
-    `next_seq` is the first delta it lacks; None asks for a snapshot first, as does a number nobody gave out.
+    `next_seq` is the first delta it lacks; None asks for a snapshot first, as does a number nobody gave out. A text
+    that is not in the deltas it was streamed in begins with one anyway.
     """
 
-    def __init__(self, transcript: Transcript, wake: asyncio.Event, next_seq: int | None = None) -> None:
+    def __init__(self, transcript: Transcript, wake: Reader, next_seq: int | None = None) -> None:
         self.transcript = transcript
         self.done = False
         self._wake = wake
         self._told: Queued | Started | None = None
         self._next = next_seq or 0
-        self._lacks_snapshot = next_seq is None or next_seq > len(transcript.deltas)
+        self._edition = transcript.edition
+        self._lacks_snapshot = next_seq is None or transcript.first > 0 or next_seq > len(transcript.deltas)
         transcript.join(wake)
         wake.set()
 
@@ -119,8 +138,8 @@ class Watch:
     def frames(self) -> Iterator[ServerFrame]:
         """What it has not had yet, oldest first; what arrives between two frames is among them."""
         source, generation = self.transcript, self.transcript.generation
-        if self._lacks_snapshot:
-            self._lacks_snapshot = False
+        if self._lacks_snapshot or self._edition != source.edition:
+            self._lacks_snapshot, self._edition = False, source.edition
             yield self._snapshot()
         if source.started is None and source.queued is not None and self._told is not source.queued:
             self._told = place = source.queued
@@ -129,10 +148,10 @@ class Watch:
         if source.started is not None and self._told is not source.started:
             self._told = source.started
             yield GenerationStarted(generation=generation, queue_time=source.started.queue_time)
-        while self._next < len(source.deltas):
-            seq, self._next = self._next, self._next + 1
-            yield GenerationDelta(generation=generation, seq=seq, text=source.deltas[seq])
-        if source.end is not None and not self.done:
+        while self._edition == source.edition and self._next < len(source.deltas):
+            index, self._next = self._next, self._next + 1
+            yield GenerationDelta(generation=generation, seq=source.first + index, text=source.deltas[index])
+        if source.end is not None and not self.done and self._edition == source.edition:
             self.done = True
             yield finished(generation, source.end)
 
@@ -150,7 +169,7 @@ class Watch:
             generation=self.transcript.generation,
             state=self.transcript.state if whole else "running",
             text="".join(self.transcript.deltas[:count]),
-            next_seq=count,
+            next_seq=self.transcript.first + count,
         )
 
 
@@ -167,4 +186,5 @@ def finished(generation: UUID, end: Finished) -> GenerationFinished:
         timings=end.timings,
         code=UNSET if end.code is None else end.code,
         message=UNSET if end.message is None else end.message,
+        model=end.model,
     )

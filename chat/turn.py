@@ -15,14 +15,14 @@ import msgspec
 
 from chat.checkpoints import Checkpoints
 from chat.conf import get_settings
-from chat.history import INTERRUPTED, History
+from chat.contract import INTERRUPTED, TurnHistory
 from chat.hub import Hub
 from chat.patience import Patience
 from chat.protocol import ERRORS
 from chat.records import Accepted, HistoryUnavailable
 from chat.transcript import Transcript
 from llm.errors import RequestError
-from llm.events import Delta, Finished, Started
+from llm.events import Delta, Event, Finished, Started
 from llm.interface import Ticket
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
@@ -43,7 +43,7 @@ class Turn:
 
     def __init__(
         self,
-        history: History,
+        history: TurnHistory,
         hub: Hub,
         checkpoints: Checkpoints,
         accepted: Accepted,
@@ -110,19 +110,17 @@ class Turn:
             messages=self._accepted.prompt, params=params, conversation=str(self._accepted.conversation)
         )
         async with self._ticket.run(request) as events:
-            async for event in events:
-                match event:
-                    case Delta(text):
-                        self._gather(text.replace("\0", ""))  # PostgreSQL refuses it
-                    case Finished():
-                        return self._unwatched(event) if self._given_up and event.reason == "cancelled" else event
-                    case Started():
-                        self._patience.over()
-                        self._transcript.push(event)
-                        self._starting = asyncio.create_task(self._history.started(self._accepted.generation))
-                    case _:
-                        self._transcript.push(event)
-        return FAILED
+            end = await events.into(self._take)
+        return self._unwatched(end) if self._given_up and end.reason == "cancelled" else end
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self._gather(event.text.replace("\0", ""))  # PostgreSQL refuses it
+            return
+        if isinstance(event, Started):
+            self._patience.over()
+            self._starting = asyncio.create_task(self._history.started(self._accepted.generation))
+        self._transcript.push(event)
 
     def _give_up(self) -> None:
         self._given_up = True
@@ -165,10 +163,12 @@ class Turn:
         end = msgspec.structs.replace(end, timings=msgspec.structs.replace(end.timings, ttft=self._ttft))
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
-        if not await self._store(end):
-            end = INTERRUPTED  # what the row says, or what the next start of the site will make it say
+        if await self._store(end):
+            self._hub.retire(self._accepted.generation)
+        else:
+            end = INTERRUPTED  # what the row says, or what the next beat makes it say, since nobody writes it any more
+            self._hub.remove(self._accepted.generation)
         self._transcript.push(end)
-        self._hub.retire(self._accepted.generation)
         self._hub.announce(self._accepted.visitor, self._accepted.conversation)
 
     async def _store(self, end: Finished) -> bool:

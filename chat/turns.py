@@ -14,10 +14,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import llm
 from chat.checkpoints import Checkpoints
-from chat.history import INTERRUPTED, History, get_history
+from chat.contract import INTERRUPTED, TurnHistory
+from chat.elsewhere import Elsewhere
+from chat.histories import get_history
 from chat.hub import Hub
 from chat.rates import Rates
-from chat.records import Accepted, Asked, NotFound
+from chat.records import Accepted, Asked, Caller, NotFound, StoredAnswer
+from chat.remote import Remote
 from chat.transcript import Transcript
 from chat.turn import Turn
 from llm.errors import RequestError
@@ -43,10 +46,11 @@ class Restarting(RequestError):
 class Turns:
     """The turns of this process. Belongs to one event loop."""
 
-    def __init__(self, controller: Controller, history: History, hub: Hub) -> None:
+    def __init__(self, controller: Controller, history: TurnHistory, hub: Hub) -> None:
         self.controller = controller
         self.history = history
         self.hub = hub
+        self.elsewhere: Elsewhere | None = None
         self._checkpoints = Checkpoints(history)
         self._stored: WeakValueDictionary[UUID, Transcript] = WeakValueDictionary()  # of those who read now
         self._reading = asyncio.Semaphore(READS)
@@ -60,37 +64,56 @@ class Turns:
         A frame that was accepted before costs one read, no place and none of the visitor's messages a minute.
         Being cancelled does not undo what has begun.
         """
-        if accepted := await self.history.accepted(asked.visitor, asked.frame):
+        if accepted := await self.history.accepted(asked.caller, asked.frame):
             return accepted
         if self.hub.restarting:
             raise Restarting
         return await asyncio.shield(_kept(self._starting, self._counted(asked, params, arrived, address)))
 
-    async def stop(self, visitor: UUID, generation: UUID) -> None:
-        """End a generation of this visitor, if it has not ended. Raises NotFound."""
-        if not await self.history.owns(visitor, generation):
+    async def stop(self, caller: Caller, generation: UUID) -> None:
+        """End a generation of this caller, if it has not ended. Raises NotFound, RequestError."""
+        if not await self.history.owns(caller, generation):
             raise NotFound
-        self.hub.stop(generation)
+        await self.end(generation)
 
-    async def watch(self, visitor: UUID, conversation: UUID, generation: UUID | None) -> Transcript | None:
+    async def end(self, generation: UUID) -> None:
+        """The same, where it is known whose it is."""
+        if not self.hub.stop(generation) and self.elsewhere is not None:
+            await self.elsewhere.stop(generation)
+
+    async def watch(self, caller: Caller, conversation: UUID, generation: UUID | None) -> Transcript | None:
         """What a generation told, or the one that runs in the conversation, if one does. Raises NotFound."""
         async with self._reading:  # one reader fetches the text, those who came with it find it here
-            if generation is not None and (transcript := self._known(generation)):
-                if await self.history.owns(visitor, generation):
-                    return transcript
-                raise NotFound
-            stored = await self.history.answer(visitor, conversation, generation)
-            if stored is None:
-                return None
-            run = stored.generation
-            # A turn is in the hub before its row exists, so a living row without one has lost its process.
-            if (transcript := self._known(run.id)) is None:
-                transcript = Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
-                self._stored[run.id] = transcript
+            transcript = await self._find(caller, conversation, generation)
+        if isinstance(transcript, Remote):
+            await transcript.known.wait()
+        return transcript
+
+    async def _find(self, caller: Caller, conversation: UUID, generation: UUID | None) -> Transcript | None:
+        if generation is not None and (transcript := self._known(generation)):
+            if await self.history.owns(caller, generation):
+                return transcript
+            raise NotFound
+        stored = await self.history.answer(caller, conversation, generation)
+        if stored is None:
+            return None
+        run = stored.generation
+        if transcript := self._known(run.id):
             return transcript
+        if self.elsewhere is not None and run.finished is None and stored.owner != self.elsewhere.me:
+            return self.elsewhere.watch(run.id, stored.owner, lambda: self._read(caller, conversation, run.id))
+        # A turn is in the hub before its row exists, so a living row without one has lost its process.
+        transcript = Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
+        self._stored[run.id] = transcript
+        return transcript
+
+    async def _read(self, caller: Caller, conversation: UUID, generation: UUID) -> StoredAnswer | None:
+        async with self._reading:
+            return await self.history.answer(caller, conversation, generation)
 
     def _known(self, generation: UUID) -> Transcript | None:
-        return self.hub.transcript(generation) or self._stored.get(generation)
+        elsewhere = self.elsewhere.get(generation) if self.elsewhere is not None else None
+        return self.hub.transcript(generation) or elsewhere or self._stored.get(generation)
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new, tell every socket, and let the turns under way end by themselves for so long."""
@@ -102,6 +125,17 @@ class Turns:
                 break
             await asyncio.wait(under_way, timeout=left)
 
+    def meet(self, layer: Any, me: UUID) -> None:
+        """Be one of several processes from now on: `layer` connects them, `me` is the owner of this one's rows."""
+        self.elsewhere = Elsewhere(layer, me, self.hub)
+        self.elsewhere.open()
+
+    async def part(self) -> None:
+        """Be alone again; what is watched elsewhere is told what it lacks."""
+        if self.elsewhere is not None:
+            await self.elsewhere.aclose()
+            self.elsewhere = None
+
     async def aclose(self) -> None:
         """End all turns as interrupted, their text stored."""
         await asyncio.gather(*self._starting, return_exceptions=True)
@@ -109,9 +143,10 @@ class Turns:
             turn.interrupt()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._checkpoints.aclose()
+        await self._rates.aclose()
 
     async def _counted(self, asked: Asked, params: SamplingParams, arrived: float, address: str) -> Accepted:
-        counted = await self._rates.take(asked.visitor, address)
+        counted = await self._rates.take(asked.caller.visitor, address)
         try:
             accepted = await self._start(asked, params, arrived)
         except BaseException:
@@ -122,7 +157,7 @@ class Turns:
         return accepted
 
     async def _start(self, asked: Asked, params: SamplingParams, arrived: float) -> Accepted:
-        ticket = await self.controller.admit(str(asked.visitor))
+        ticket = await self.controller.admit(str(asked.caller.visitor))
         transcript = Transcript(asked.generation)
         self.hub.add(transcript, ticket.cancel)
         try:
@@ -134,7 +169,10 @@ class Turns:
             self._drop(ticket, asked.generation)
             return accepted
         transcript.begin_with(accepted.text)
-        self._run(Turn(self.history, self.hub, self._checkpoints, accepted, ticket, transcript, arrived), params)
+        self._run(
+            Turn(self.history, self.hub, self._checkpoints, accepted, ticket, transcript, arrived),
+            params.over(accepted.settings.params),
+        )
         self.hub.announce(accepted.visitor, accepted.conversation)
         return accepted
 

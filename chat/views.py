@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from asgiref.sync import async_to_sync
+from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
 from chat import visitors
-from chat.models import Conversation
+from chat.conf import get_settings
+from chat.histories import get_history
+from llm.conf import get_settings as llm_settings
 
 
 @require_safe
 @never_cache
+@ensure_csrf_cookie
 def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse:
     """The chat, at a new conversation or at one of the visitor's own."""
-    visitor = visitors.ensure(request)
-    if conversation is not None and not Conversation.objects.filter(pk=conversation, visitor=visitor).exists():
+    if get_settings().login_required and not request.user.is_authenticated:
+        return redirect_to_login(request.get_full_path())
+    caller = visitors.ensure(request)
+    if conversation is not None and not async_to_sync(get_history().holds)(caller, conversation):
         raise Http404("There is no such conversation.")
-    return render(request, "chat/page.html")
+    offered = {
+        "chats": get_settings().temporary,
+        "system_prompt": get_settings().system_prompt,
+        "max_new_tokens": llm_settings().max_new_tokens,
+    }
+    return render(request, "chat/page.html", offered)

@@ -5,51 +5,109 @@ The session is the only place that ties a browser to its id, and only HTTP write
 
 from __future__ import annotations
 
+import secrets
 from datetime import date
+from importlib import import_module
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, load_backend, logout
+from django.contrib.auth import SESSION_KEY as ACCOUNT
 from django.contrib.auth.models import AbstractBaseUser
-from django.contrib.auth.signals import user_logged_in
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
 from django.dispatch import receiver
 from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare
 
+from chat.conf import get_settings
 from chat.database import reading
 from chat.models import Conversation, Generation, Visitor
+from chat.records import Caller
+from chat.sessions import forget
 
 KEY = "visitor"
 DAY = "visited"
+TEMPORARY = "temporary"
 
 
-def of_session(session: SessionBase) -> UUID | None:
-    """The visitor this session belongs to, None before its first page."""
-    value = session.get(KEY)
-    return None if value is None else UUID(value)
+def of_session(session: SessionBase) -> Caller | None:
+    """Who a request of this session comes from, None before its first page, and once its account does not want it."""
+    visitor = session.get(KEY)
+    if visitor is None or not _welcome(session):
+        return None
+    return Caller(UUID(visitor), session.get(TEMPORARY, ""))
 
 
-async def of_scope(scope: dict[str, Any]) -> UUID | None:
+async def of_scope(scope: dict[str, Any]) -> Caller | None:
     """The same for a socket."""
     return await reading(of_session)(scope["session"])
 
 
-def ensure(request: HttpRequest) -> UUID:
+async def remains(key: str, caller: Caller) -> bool:
+    """There still is a session of this key, and it is still the caller's. Read anew, and never written."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    return await reading(of_session)(store) == caller
+
+
+def ensure(request: HttpRequest) -> Caller:
     """The visitor of a page, made known to the session if it is a new one; the session lives on from today."""
-    session = request.session
+    session, user = request.session, request.user
+    if not _welcome(session):
+        logout(request)
     if KEY not in session:
-        user = request.user
         session[KEY] = str(_of_account(user, None) if user.is_authenticated else uuid4())
+    if TEMPORARY not in session:
+        session[TEMPORARY] = secrets.token_hex(16)
     today = date.today().isoformat()
     if session.get(DAY) != today:
         session[DAY] = today
-    return UUID(session[KEY])
+    return Caller(UUID(session[KEY]), session[TEMPORARY])
 
 
 @receiver(user_logged_in, dispatch_uid="chat.visitors.signed_in")
 def signed_in(*, request: HttpRequest, user: AbstractBaseUser, **_: object) -> None:
     """From here on the browser is the account's visitor, and what it said before is the account's."""
-    request.session[KEY] = str(_of_account(user, of_session(request.session)))
+    browser = request.session.get(KEY)
+    request.session[KEY] = str(_of_account(user, None if browser is None else UUID(browser)))
+    _changed(request, browser)
+
+
+@receiver(user_logged_out, dispatch_uid="chat.visitors.signed_out")
+def signed_out(*, request: HttpRequest, **_: object) -> None:
+    """What was temporary ends here; the session itself is about to."""
+    forget(request.session.get(TEMPORARY, ""))
+    _changed(request, request.session.get(KEY))
+
+
+def changed(request: HttpRequest) -> set[UUID]:
+    """The visitors of whom this request ended a session, or gave it to another one."""
+    found: set[UUID] = getattr(request, "_visitors_changed", set())
+    return found
+
+
+def _changed(request: HttpRequest, visitor: str | None) -> None:
+    if visitor is not None:
+        request._visitors_changed = changed(request) | {UUID(visitor)}  # type: ignore[attr-defined]
+
+
+def _welcome(session: SessionBase) -> bool:
+    """Its account is active, and has not changed its password since; or it is nobody's.
+
+    Django's `get_user` does the same, and ends or renews the session on the way, whose cookie only HTTP could change.
+    """
+    if ACCOUNT not in session:
+        return not get_settings().login_required
+    backend = session.get(BACKEND_SESSION_KEY)
+    user = (
+        load_backend(str(backend)).get_user(session[ACCOUNT]) if backend in settings.AUTHENTICATION_BACKENDS else None
+    )
+    if user is None:
+        return False
+    known = (user.get_session_auth_hash(), *user.get_session_auth_fallback_hash())
+    return any(constant_time_compare(session.get(HASH_SESSION_KEY, ""), each) for each in known)
 
 
 @transaction.atomic

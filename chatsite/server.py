@@ -16,8 +16,9 @@ from daphne.server import Server as DaphneServer
 from daphne.server import twisted_loop
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from chat.consumers import WRITABLE
+from chat.outlet import SOCKET
 from chatsite.sockets import SERVICE_RESTART, ChatSocket
+from llm.watchdog import notify
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
@@ -84,7 +85,7 @@ class Server(DaphneServer):
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         if isinstance(protocol, ChatSocket):
-            scope[WRITABLE] = protocol.writable
+            scope[SOCKET] = protocol
         return super().create_application(protocol, scope)
 
     def listen_success(self, port: Any) -> None:
@@ -112,6 +113,7 @@ class Server(DaphneServer):
     async def _shut_down(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)  # a second one kills
+        notify("STOPPING=1")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._drain_seconds
         for port in self._ports:

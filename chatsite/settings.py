@@ -11,6 +11,8 @@ from environs import Env
 
 from chat.conf import FIELDS as CHAT_FIELDS
 from chat.conf import from_mapping as chat_settings
+from chatsite import backends
+from chatsite.lines import without_traceback
 from chatsite.secret import secret_key
 from llm.conf import FIELDS as LLM_FIELDS
 
@@ -46,7 +48,9 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
+    "chat.middleware.sessions",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -71,20 +75,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": CHATSTREAM_VAR / "db.sqlite3",
-        "OPTIONS": {
-            "timeout": 20,
-            # A transaction that reads and then writes fails at once if another one wrote between; this one waits.
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
-        },
-        # A file, because the writer and the readers are threads: an in-memory database would lock them out.
-        "TEST": {"NAME": CHATSTREAM_VAR / "test.sqlite3"},
-    }
-}
+DATABASES = {"default": backends.database(env.str("DATABASE_URL", default=""), CHATSTREAM_VAR)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -97,7 +88,13 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "chat"
+
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ja", "日本語")]
+LANGUAGE_COOKIE_AGE = 365 * 24 * 60 * 60
+LANGUAGE_COOKIE_SAMESITE = "Lax"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
@@ -107,10 +104,9 @@ STATIC_URL = "/static/"
 STATIC_ROOT = CHATSTREAM_VAR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 NODE_MODULES = BASE_DIR / "chat" / "node_modules"
+_VENDOR = {"streaming-markdown": "streaming-markdown", "highlight": "@highlightjs/cdn-assets"}
 STATICFILES_DIRS = [
-    (f"vendor/{package}", NODE_MODULES / package)
-    for package in ("streaming-markdown",)
-    if (NODE_MODULES / package).is_dir()
+    (f"vendor/{name}", NODE_MODULES / package) for name, package in _VENDOR.items() if (NODE_MODULES / package).is_dir()
 ]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -119,7 +115,10 @@ STORAGES = {
 SERVESTATIC_USE_FINDERS = DEBUG or not (STATIC_ROOT / "staticfiles.json").exists()
 SERVESTATIC_ALLOW_ALL_ORIGINS = False
 
+REDIS_URL = env.str("REDIS_URL", default="")
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
+vars().update(backends.redis(REDIS_URL))  # another engine, caches, a channel layer
+SEVERAL_PROCESSES = bool(REDIS_URL) and DATABASES["default"]["ENGINE"].endswith("postgresql")
 SESSION_COOKIE_AGE = chat_settings(vars(), strict=False).session_days * 24 * 60 * 60
 SESSION_COOKIE_SAMESITE = "Lax"
 
@@ -131,6 +130,7 @@ if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+    LANGUAGE_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
 
 _OWN = ["'self'"]
@@ -159,7 +159,11 @@ LOGGING = {
         "not_503": {
             "()": "django.utils.log.CallbackFilter",
             "callback": lambda record: getattr(record, "status_code", None) != 503,
-        }
+        },
+        "no_traceback": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": without_traceback,
+        },
     },
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["not_503"]}},
@@ -167,5 +171,6 @@ LOGGING = {
     "loggers": {
         name: {"level": "INFO", "handlers": ["console"], "propagate": False}
         for name in ("django", "chatsite", "chat", "llm")
-    },
+    }
+    | {"django.security.DisallowedHost": {"filters": ["no_traceback"]}},
 }

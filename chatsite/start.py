@@ -1,7 +1,8 @@
 """What happens once before this process serves anything, whichever server runs it.
 
-With SQLite there is one web process: it holds a lock on `var/web.lock`, ends what an earlier one left unfinished, and
-has the model start loading. `serve` calls `start` itself; under plain daphne the first connection does.
+One web process holds a lock on `var/web.lock` and ends what an earlier one left unfinished. Where there may be several
+(PostgreSQL and Redis), each gives signs of life instead, and they end what one that has none any more has left.
+`serve` calls `start` itself; under plain daphne the first connection does.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import os
 from pathlib import Path
 from typing import IO
 
+from channels.layers import get_channel_layer
 from django.conf import settings
 
 import llm
-from chat.history import get_history
+from chat.histories import get_history
+from chat.history import PROCESS
+from chat.processes import Heart
 from chat.turns import get_turns
+from chat.upkeep import Upkeep
 from chatsite.origin import App, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -39,6 +44,8 @@ class Starting:
 
 
 _lock: IO[str] | None = None
+_heart: Heart | None = None
+_upkeep: Upkeep | None = None
 _started: asyncio.Future[None] | None = None
 
 
@@ -56,27 +63,40 @@ async def start() -> None:
 
 async def drain(seconds: float) -> None:
     """Begin nothing new, let the answers under way end for so long, and end the rest, their text stored."""
-    if _lock is not None:
+    if _heart is not None:
         await get_turns().drain(seconds)
         await get_turns().aclose()
 
 
 async def stop() -> None:
     """End what runs in this process, its text stored, and let another process serve."""
-    global _started, _lock
-    if _lock is None:
+    global _started, _lock, _heart, _upkeep
+    if _heart is None or _upkeep is None:
         return  # it never started
-    await get_turns().aclose()
+    await _upkeep.aclose()
+    turns = get_turns()
+    await turns.aclose()
+    await turns.part()
+    await _heart.aclose()
     await llm.get_controller().aclose()
-    _lock.close()
-    _started = _lock = None
+    if _lock is not None:
+        _lock.close()
+    _started = _lock = _heart = _upkeep = None
 
 
 async def _start() -> None:
-    global _lock
-    _lock = _locked(settings.CHATSTREAM_VAR / "web.lock")
-    if interrupted := await get_history().recover():
-        logger.warning("%d answers of an earlier process were interrupted", interrupted)
+    global _lock, _heart, _upkeep
+    turns = get_turns()
+    heart = Heart(lambda generation: turns.hub.transcript(generation) is not None, turns.hub.announce)
+    if settings.SEVERAL_PROCESSES:
+        turns.meet(get_channel_layer(), PROCESS)
+    else:
+        _lock = _locked(settings.CHATSTREAM_VAR / "web.lock")
+        if interrupted := await get_history().recover():
+            logger.warning("%d answers of an earlier process were interrupted", interrupted)
+    await heart.start()
+    _heart, _upkeep = heart, Upkeep()
+    _upkeep.start()
     llm.get_controller()  # connects, and the model loads
 
 
@@ -89,7 +109,8 @@ def _locked(path: Path) -> IO[str]:
         holder = file.read().strip() or "unknown"
         file.close()
         raise AlreadyServing(
-            f"Process {holder} serves {path.parent} already. Stop it, or give this one its own CHATSTREAM_VAR."
+            f"Process {holder} serves {path.parent} already. Stop it, or give this one its own CHATSTREAM_VAR. "
+            "For several processes of one site set DATABASE_URL (PostgreSQL) and REDIS_URL."
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

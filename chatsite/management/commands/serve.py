@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -18,6 +19,7 @@ from chatsite.start import drain as drain_site
 from chatsite.start import start as start_site
 from chatsite.start import stop as stop_site
 from chatsite.startup import Startup
+from llm.watchdog import notify
 
 
 class Command(BaseCommand):
@@ -40,6 +42,8 @@ class Command(BaseCommand):
                 console.print(f"[red]Cannot start:[/red] {error}", soft_wrap=True)
                 server.fail(1)
                 return
+            notify("READY=1")  # it answers, and says itself how far the model is
+            _spare_streams_full_collections()
             controller = llm.get_controller()
             status = await Startup(controller, console).wait()
             if status.state == "failed":
@@ -61,3 +65,15 @@ class Command(BaseCommand):
         )
         server.run()
         sys.exit(server.exit_code)
+
+
+def _spare_streams_full_collections() -> None:
+    """A full collection walks all objects, a tenth of a second with 500 sockets, in which no text moves.
+
+    What is loaded by now stays, and need not be walked; what streams and sockets make is freed without it, so it can be
+    rarer: some thousand views of pages apart, whose requests are the rings that need it.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, 50)

@@ -1,30 +1,103 @@
 /** What the server answers over HTTP. */
 
 /**
- * @typedef {{id: string, state: string, code: string | null, message: string | null, usage: object, timings: object}} Generation
- * @typedef {{id: string, parent: string | null, role: "user" | "assistant", text: string, generation: Generation | null}} Message
- * @typedef {{id: string, title: string, updated: string, live: string | null}} Conversation
+ * @typedef {{completion_tokens?: number, prompt_tokens?: number, cached_tokens?: number}} Usage
+ * @typedef {{queue_time?: number | null, ttft?: number | null, tokens_per_second?: number | null}} Timings
+ * @typedef {{id: string, state: string, code: string | null, message: string | null, usage: Usage, timings: Timings, model?: string}} Generation
+ * @typedef {{value: 1 | -1, comment?: string}} Feedback
+ * @typedef {{id: string, parent: string | null, role: "user" | "assistant", text: string, generation: Generation | null, siblings?: string[], feedback?: Feedback | null}} Message
+ * @typedef {{id: string, title: string, updated: string, live: string | null, pinned?: boolean, temporary?: boolean}} Conversation
+ * @typedef {{conversation: Conversation, messages: Message[], earlier?: string | null, settings?: Record<string, unknown>}} Branch
  */
 
-/** @param {string} path */
-async function get(path) {
-  const response = await fetch(path, { headers: { Accept: "application/json" }, cache: "no-store" });
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
-  return response.json();
+/** An answer other than yes, or none: then the code is `unreachable`. */
+export class Failure extends Error {
+  /**
+   * @param {number} status
+   * @param {string} code
+   * @param {string} message
+   */
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ */
+async function ask(method, path, body) {
+  /** @type {Record<string, string>} */
+  const headers = { Accept: "application/json" };
+  if (method !== "GET") headers["X-CSRFToken"] = cookie("csrftoken");
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const response = await fetch(path, { method, headers, body: JSON.stringify(body), cache: "no-store" }).catch(() => {
+    throw new Failure(0, "unreachable", path);
+  });
+  if (response.status === 204) return null;
+  const found = await response.json().catch(() => ({}));
+  if (!response.ok)
+    throw new Failure(response.status, found.code ?? "error", found.message ?? `${path}: ${response.status}`);
+  return found;
+}
+
+/** @param {string} name */
+function cookie(name) {
+  return document.cookie.match(`(?:^|; )${name}=([^;]*)`)?.[1] ?? "";
 }
 
 /**
  * @param {string | null} after
+ * @param {string} query
  * @returns {Promise<{conversations: Conversation[], next: string | null}>}
  */
-export function fetchConversations(after = null) {
-  return get(`/api/conversations/${after ? `?after=${encodeURIComponent(after)}` : ""}`);
+export function fetchConversations(after = null, query = "") {
+  const asked = new URLSearchParams();
+  if (after) asked.set("after", after);
+  if (query) asked.set("query", query);
+  return ask("GET", `/api/conversations/?${asked}`);
 }
 
 /**
  * @param {string} id
- * @returns {Promise<{conversation: Conversation, messages: Message[]}>}
+ * @param {string | null} before the first message that is known; none: the end of the branch
+ * @returns {Promise<Branch>}
  */
-export function fetchConversation(id) {
-  return get(`/api/conversations/${id}/`);
+export function fetchConversation(id, before = null) {
+  return ask("GET", `/api/conversations/${id}/${before ? `?before=${before}` : ""}`);
+}
+
+/**
+ * @param {string} id
+ * @param {{title?: string, pinned?: boolean, shown?: string, settings?: Record<string, unknown>}} changes
+ */
+export function changeConversation(id, changes) {
+  return ask("PATCH", `/api/conversations/${id}/`, changes);
+}
+
+/** @param {string} id */
+export function deleteConversation(id) {
+  return ask("DELETE", `/api/conversations/${id}/`);
+}
+
+/** @param {string} id */
+export function restoreConversation(id) {
+  return ask("POST", `/api/conversations/${id}/restore/`);
+}
+
+/** @param {string} id it goes with everything that follows it */
+export function deleteMessage(id) {
+  return ask("DELETE", `/api/messages/${id}/`);
+}
+
+/**
+ * @param {string} message
+ * @param {Feedback | null} feedback null takes it back
+ */
+export function rate(message, feedback) {
+  const path = `/api/messages/${message}/feedback/`;
+  return feedback ? ask("PUT", path, feedback) : ask("DELETE", path);
 }

@@ -1,11 +1,15 @@
 /** The box a visitor writes into. The text stays in it until the server has accepted it. */
 
+import { isComposing, isSending } from "./keys.js";
+
+const touched = matchMedia("(pointer: coarse)");
+
+/** Events: `message` (detail: its text), `stop`, `written` (detail: the text so far), `recall` (arrow up in an empty box). */
 export class Composer extends EventTarget {
   #form;
   #text;
   #send;
   #stop;
-  #problem;
   #sending = false;
   #live = false;
 
@@ -16,11 +20,19 @@ export class Composer extends EventTarget {
     this.#text = /** @type {HTMLTextAreaElement} */ (form.querySelector("#text"));
     this.#send = /** @type {HTMLButtonElement} */ (form.querySelector("#send"));
     this.#stop = /** @type {HTMLButtonElement} */ (form.querySelector("#stop"));
-    this.#problem = /** @type {HTMLElement} */ (form.querySelector("#problem"));
     form.addEventListener("submit", (event) => this.#submit(event));
     this.#text.addEventListener("keydown", (event) => this.#key(event));
-    this.#text.addEventListener("input", () => this.#update());
+    this.#text.addEventListener("input", () => this.#written());
     this.#stop.addEventListener("click", () => this.dispatchEvent(new Event("stop")));
+    this.#update();
+  }
+
+  get text() {
+    return this.#text.value;
+  }
+
+  set text(text) {
+    if (this.#text.value !== text) this.#text.value = text;
     this.#update();
   }
 
@@ -28,11 +40,6 @@ export class Composer extends EventTarget {
   set live(live) {
     this.#live = live;
     this.#update();
-  }
-
-  /** @param {string} sentence */
-  set problem(sentence) {
-    this.#problem.textContent = sentence;
   }
 
   /** A message is on its way: it was sent, or will be with the next connection, and has no reply yet. */
@@ -45,15 +52,9 @@ export class Composer extends EventTarget {
     this.#update();
   }
 
-  /** @param {string} text what was accepted; what was typed since stays */
-  accepted(text) {
-    if (this.#text.value === text) this.#text.value = "";
-    this.problem = "";
-    this.#update();
-  }
-
+  /** Not where it would open a keyboard on the screen unasked. */
   focus() {
-    this.#text.focus();
+    if (!touched.matches) this.#text.focus();
   }
 
   /** @param {Event} event */
@@ -64,20 +65,35 @@ export class Composer extends EventTarget {
     this.dispatchEvent(new CustomEvent("message", { detail: text }));
   }
 
+  #written() {
+    this.#update();
+    this.dispatchEvent(new CustomEvent("written", { detail: this.#text.value }));
+  }
+
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const composing = event.isComposing || event.keyCode === 229; // Safari ends a composition before this Enter
-    if (event.key === "Enter" && !event.shiftKey && !composing) {
+    if (isSending(event)) {
       event.preventDefault();
       this.#form.requestSubmit();
+    } else if (event.key === "ArrowUp" && !this.#text.value && !isComposing(event)) {
+      event.preventDefault();
+      this.dispatchEvent(new Event("recall"));
     }
-    if (event.key === "Escape" && this.#live && !composing) this.dispatchEvent(new Event("stop"));
   }
 
   #update() {
+    const vanishing = [this.#send, this.#stop].some((button) => button === document.activeElement);
     this.#send.hidden = this.#live;
     this.#stop.hidden = !this.#live;
     this.#send.disabled = this.#sending || !this.#text.value.trim();
     this.#form.classList.toggle("sending", this.#sending);
+    if (vanishing) this.focus();
+    if (!CSS.supports("field-sizing", "content")) this.#fit();
+  }
+
+  /** As tall as its text; for browsers that do not do it by themselves. */
+  #fit() {
+    this.#text.style.height = "auto";
+    this.#text.style.height = `${this.#text.scrollHeight}px`;
   }
 }

@@ -1,75 +1,231 @@
-/** The visitor's conversations in the sidebar. */
+/** The visitor's conversations in the sidebar: found by their words, more of them as one scrolls, changed in place. */
 
-import { fetchConversations } from "./api.js";
+import { changeConversation, deleteConversation, fetchConversations, restoreConversation } from "./api.js";
+import { Lines } from "./lines.js";
+import { find } from "./part.js";
+import { rename } from "./rename.js";
+import { deletedText, WORDS } from "./words.js";
 
-/** Events: `open` (detail: a conversation's id). */
+/** @typedef {import("./api.js").Conversation} Conversation */
+
+const UNDO = 60_000;
+const TYPING = 200;
+
+/** Events: `open` (detail: a conversation's id), `removed` (likewise), `failed`. */
 export class List extends EventTarget {
   #element;
+  #lines;
+  #menu;
+  #toasts;
+  #nothing;
+  #search;
   #older;
-  /** @type {Map<string, import("./api.js").Conversation>} */
+  #bottom;
+  /** @type {Map<string, Conversation>} */
   #items = new Map();
+  /** @type {Set<string>} deleted here; what the server said before it knew does not bring them back */
+  #removed = new Set();
   /** @type {string | null} */
   #next = null;
-  /** @type {string | null} */
-  #current = null;
+  #query = "";
+  #asked = 0; // counts the questions to the server, so that a slow answer does not replace a later one
+  #typing = 0;
+  #fetching = false;
 
   /**
-   * @param {HTMLElement} element
-   * @param {HTMLElement} older
+   * @param {HTMLElement} root the sidebar
+   * @param {import("./menu.js").Menu} menu
+   * @param {import("./toast.js").Toasts} toasts
    */
-  constructor(element, older) {
+  constructor(root, menu, toasts) {
     super();
-    this.#element = element;
-    this.#older = older;
-    older.addEventListener("click", () => this.#load(this.#next));
-    element.addEventListener("click", (event) => this.#clicked(event));
+    this.#element = find(root, "#list");
+    this.#lines = new Lines(this.#element);
+    this.#nothing = find(root, "#nothing");
+    this.#search = /** @type {HTMLInputElement} */ (find(root, "#search"));
+    this.#older = find(root, "#older");
+    this.#menu = menu;
+    this.#toasts = toasts;
+    this.#element.addEventListener("click", (event) => this.#clicked(event));
+    this.#search.addEventListener("input", () => this.#searched());
+    this.#bottom = new IntersectionObserver((seen) => seen.at(-1)?.isIntersecting && this.#more(), {
+      root: find(root, "#conversations"),
+      rootMargin: "0px 0px 400px",
+    });
   }
 
   /** @param {string | null} id */
   set current(id) {
-    this.#current = id;
-    this.#draw();
+    this.#lines.current = id;
+  }
+
+  search() {
+    this.#search.focus();
+    this.#search.select();
   }
 
   /** Fetch what changed lately. */
-  refresh() {
-    return this.#load(null);
+  async refresh() {
+    const asked = ++this.#asked;
+    const query = this.#query;
+    const page = await fetchConversations(null, query);
+    if (asked !== this.#asked || query !== this.#query) return;
+    this.#forget(page);
+    this.#take(page.conversations);
   }
 
-  /** @param {string | null} after */
-  async #load(after) {
-    const page = await fetchConversations(after);
-    for (const item of page.conversations) this.#items.set(item.id, item);
-    if (after !== null || this.#items.size === page.conversations.length) this.#next = page.next;
+  /** @param {{conversations: Conversation[], next: string | null}} page the first; what it lacks, and should have, is gone */
+  #forget({ conversations, next }) {
+    const last = conversations.at(-1)?.updated ?? "";
+    const further = next !== null && this.#items.size > conversations.length;
+    for (const [id, item] of this.#items)
+      if (!further || item.pinned || item.temporary || item.updated >= last) this.#items.delete(id);
+    if (!further) this.#next = next;
+  }
+
+  async #more() {
+    if (this.#next === null || this.#fetching) return;
+    const query = this.#query;
+    this.#fetching = true;
+    try {
+      const page = await fetchConversations(this.#next, query);
+      if (query !== this.#query) return;
+      this.#next = page.next;
+      this.#take(page.conversations);
+    } catch {
+      // Scrolling on tries again.
+    } finally {
+      this.#fetching = false;
+    }
+  }
+
+  #searched() {
+    clearTimeout(this.#typing);
+    this.#typing = setTimeout(() => {
+      this.#query = this.#search.value.trim();
+      this.#items.clear();
+      this.#next = null;
+      this.refresh().catch(() => this.dispatchEvent(new Event("failed")));
+    }, TYPING);
+  }
+
+  /** @param {Conversation[]} conversations */
+  #take(conversations) {
+    for (const item of conversations) if (!this.#removed.has(item.id)) this.#items.set(item.id, item);
     this.#draw();
   }
 
   #draw() {
-    const items = [...this.#items.values()].sort((a, b) => (a.updated < b.updated ? 1 : -1));
-    this.#element.replaceChildren(...items.map((item) => this.#line(item)));
-    this.#older.hidden = this.#next === null;
-  }
-
-  /** @param {import("./api.js").Conversation} item */
-  #line(item) {
-    const link = document.createElement("a");
-    link.href = `/c/${item.id}/`;
-    link.dataset.id = item.id;
-    link.textContent = item.title;
-    link.title = item.title;
-    link.dir = "auto";
-    link.classList.toggle("live", item.live !== null);
-    if (item.id === this.#current) link.setAttribute("aria-current", "page");
-    const line = document.createElement("li");
-    line.append(link);
-    return line;
+    this.#lines.draw([...this.#items.values()].sort(order));
+    this.#element.ariaBusy = "false";
+    this.#nothing.hidden = this.#items.size > 0;
+    this.#nothing.textContent = this.#query ? WORDS.noneFound : WORDS.noneYet;
+    this.#bottom.disconnect(); // observed anew it tells whether the end is still in view
+    if (this.#next !== null) this.#bottom.observe(this.#older);
   }
 
   /** @param {MouseEvent} event */
   #clicked(event) {
-    const link = /** @type {HTMLElement} */ (event.target).closest("a");
-    if (!link || event.metaKey || event.ctrlKey || event.shiftKey) return;
-    event.preventDefault();
-    this.dispatchEvent(new CustomEvent("open", { detail: link.dataset.id }));
+    const target = /** @type {HTMLElement} */ (event.target);
+    const line = /** @type {HTMLElement | null} */ (target.closest(".line"));
+    const item = line && this.#items.get(line.dataset.id ?? "");
+    if (!item) return;
+    const button = target.closest("button");
+    if (button) {
+      this.#openMenu(button, line, item);
+    } else if (target.closest("a") && !(event.metaKey || event.ctrlKey || event.shiftKey)) {
+      event.preventDefault();
+      this.dispatchEvent(new CustomEvent("open", { detail: item.id }));
+    }
   }
+
+  /**
+   * @param {HTMLElement} button
+   * @param {HTMLElement} line
+   * @param {Conversation} item
+   */
+  #openMenu(button, line, item) {
+    find(document, "#pin-label").textContent = item.pinned ? WORDS.unpin : WORDS.pin;
+    for (const ending of ["md", "json"]) {
+      const link = /** @type {HTMLAnchorElement} */ (find(document, `#conversation-menu [data-does="${ending}"]`));
+      link.href = `/c/${item.id}/export.${ending}`;
+    }
+    const without = item.temporary ? ["rename", "pin", "md", "json"] : [];
+    this.#menu.open(button, without, (does) => {
+      if (does === "rename") rename(line, item.title, (title) => this.#change(item.id, { title }));
+      else if (does === "pin") this.#change(item.id, { pinned: !item.pinned });
+      else if (does === "delete") this.#remove(item);
+    });
+  }
+
+  /**
+   * Shown at once; taken back if the server says no.
+   * @param {string} id
+   * @param {{title?: string, pinned?: boolean}} changes
+   */
+  async #change(id, changes) {
+    const before = this.#items.get(id);
+    if (!before) return;
+    this.#take([{ ...before, ...changes }]);
+    try {
+      await changeConversation(id, changes);
+    } catch {
+      this.#take([before]);
+      this.dispatchEvent(new Event("failed"));
+    }
+  }
+
+  /**
+   * Out of sight at once; back if the server says no, or if its visitor does within the time.
+   * @param {Conversation} item
+   */
+  #remove(item) {
+    this.#removed.add(item.id);
+    this.#items.delete(item.id);
+    this.#draw();
+    this.dispatchEvent(new CustomEvent("removed", { detail: item.id }));
+    const deleted = deleteConversation(item.id);
+    const toast = this.#toasts.show(
+      deletedText(item.title),
+      UNDO,
+      item.temporary ? null : () => this.#restore(item, deleted),
+    );
+    if (document.activeElement === document.body) toast.focus(); // its line had it
+    deleted.catch(() => {
+      toast.hide();
+      this.#back(item);
+      this.dispatchEvent(new Event("failed"));
+    });
+  }
+
+  /**
+   * @param {Conversation} item
+   * @param {Promise<unknown>} deleted
+   */
+  async #restore(item, deleted) {
+    try {
+      await deleted;
+      await restoreConversation(item.id);
+    } catch {
+      this.dispatchEvent(new Event("failed"));
+      return;
+    }
+    this.#back(item);
+    this.dispatchEvent(new CustomEvent("open", { detail: item.id }));
+  }
+
+  /** @param {Conversation} item */
+  #back(item) {
+    this.#removed.delete(item.id);
+    this.#take([item]);
+  }
+}
+
+/**
+ * Pinned first, then latest first.
+ * @param {Conversation} a
+ * @param {Conversation} b
+ */
+function order(a, b) {
+  return Number(b.pinned ?? false) - Number(a.pinned ?? false) || (a.updated < b.updated ? 1 : -1);
 }

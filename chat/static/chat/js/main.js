@@ -1,100 +1,59 @@
-/** Puts the page together: frames and fetches go to the store, what the visitor does goes to the socket. */
+/** Puts the page together: who tells whom. */
 
-import { fetchConversation } from "./api.js";
+import { Announcer } from "./announcer.js";
+import { Asking } from "./asking.js";
 import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { draftOf, keepDraft } from "./drafts.js";
+import { Drawer } from "./drawer.js";
+import { Follow } from "./follow.js";
+import { isComposing, nameKeys, shortcuts } from "./keys.js";
 import { List } from "./list.js";
+import { Menu } from "./menu.js";
+import { themeSwitch } from "./preferences.js";
+import { Problem } from "./problem.js";
+import { Settings } from "./settings.js";
 import { Refusal, Socket } from "./socket.js";
 import { Store } from "./store.js";
+import { Temporary } from "./temporary.js";
 import { Thread } from "./thread.js";
-import { refusalText, statusText } from "./words.js";
+import { Toasts } from "./toast.js";
+import { statusText, WORDS } from "./words.js";
 
 /** @param {string} id */
 const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** @param {string} id */
+const dialog = (id) => /** @type {HTMLDialogElement} */ (document.getElementById(id));
 
 const socket = new Socket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/chat/`);
 const store = new Store();
-const thread = new Thread(element("thread"), element("scroller"), element("greeting"), store);
+const thread = new Thread(
+  element("thread"),
+  element("greeting"),
+  new Follow(element("scroller"), element("to-end")),
+  store,
+);
+const problem = new Problem(element("problem"));
 const composer = new Composer(/** @type {HTMLFormElement} */ (element("composer")));
-const list = new List(element("list"), element("older"));
+const conversation = new Conversation(socket, store, problem);
+const asking = new Asking(socket, store, composer, conversation, problem);
+const list = new List(element("sidebar"), new Menu(element("conversation-menu")), new Toasts(element("toasts")));
+const drawer = new Drawer(element("sidebar"), element("menu"), element("scrim"));
+const settings = new Settings(dialog("settings"), element("settings-button"), configure);
+const temporary = new Temporary(element("main"), element("temporary"));
 /** @type {{state?: string, progress?: number, message?: string}} */
 let model = {};
-let view = 0; // counts the conversations shown, so that a slow fetch does not replace a later one
 
-/** Show a conversation as the server has it, and go on with its answer where it is. */
-async function show(/** @type {string} */ id) {
-  const mine = ++view;
-  let found;
-  try {
-    found = await fetchConversation(id);
-  } catch {
-    // What is shown already stays, and the next connection begins with another try.
-    if (mine === view && store.conversation !== id) composer.problem = "This conversation could not be loaded.";
-    return;
-  }
-  if (mine !== view) return;
-  store.load(found.conversation, found.messages);
-  changed();
-  if (store.live) watch(store.live);
+/** Which conversation the address leads to; null: a new one. */
+function addressed() {
+  return location.pathname.match(/^\/c\/([0-9a-f-]{36})\/$/)?.[1] ?? null;
 }
 
-/** Have the rest of an answer sent: from the next delta on, or all of it if none is known. */
-function watch(/** @type {import("./store.js").Shown} */ message) {
-  if (socket.state !== "open") return; // every opened socket begins with it
-  const next = message.nextSeq === undefined ? {} : { next_seq: message.nextSeq };
-  const frame = { type: "conversation.open", conversation: store.conversation, generation: message.generation?.id, ...next };
-  socket.request(frame).catch(ignore);
-}
-
-async function send(/** @type {string} */ text) {
-  const mine = view;
-  await asking(async () => {
-    const conversation = store.conversation ?? undefined;
-    const accepted = await socket.request({ type: "message.send", text, conversation });
-    composer.accepted(text);
-    if (mine !== view) return;
-    store.accept(accepted, text);
-    if (!conversation) history.pushState(null, "", `/c/${accepted.conversation}/`);
-    changed();
-  });
-}
-
-async function goOn(/** @type {import("./store.js").Shown} */ message) {
-  if (composer.sending || store.live) return;
-  await asking(async () => {
-    store.goOn(await socket.request({ type: "message.continue", message: message.id }));
-    changed();
-  });
-}
-
-/** One request at a time; what refuses it is said at the composer. */
-async function asking(/** @type {() => Promise<void>} */ request) {
-  composer.sending = true;
-  composer.problem = "";
-  try {
-    await request();
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    composer.problem = refusalText(error);
-  } finally {
-    composer.sending = false;
-  }
-}
-
-function stop() {
-  const generation = store.live?.generation?.id;
-  if (generation) socket.request({ type: "generation.stop", generation }).catch(ignore);
-}
-
-/** Follow the address: a conversation or a new one. */
 function navigate() {
-  const id = location.pathname.match(/^\/c\/([0-9a-f-]{36})\/$/)?.[1];
-  document.body.classList.remove("open");
-  composer.problem = "";
-  if (id) return show(id);
-  view++;
-  store.clear();
-  changed();
-  composer.focus();
+  const id = addressed();
+  drawer.close();
+  conversation.open(id);
+  if (id === null) composer.focus();
 }
 
 function go(/** @type {string} */ path) {
@@ -102,21 +61,28 @@ function go(/** @type {string} */ path) {
   navigate();
 }
 
-/** What depends on which conversation is open and whether it is being answered. */
+/** What depends on which conversation is open, how it is made, and whether it is being answered. */
 function changed() {
   composer.live = store.live !== null;
   list.current = store.conversation;
-  element("title").textContent = store.title;
-  document.title = store.title || "Chat";
+  settings.values = store.settings;
+  temporary.show(store);
+  element("title").textContent = store.title || WORDS.untitled;
+  document.title = store.title || WORDS.product;
 }
 
 function status() {
   element("status").textContent = statusText(socket.state, model, socket.restarting);
 }
 
+function modelIs(/** @type {any} */ frame) {
+  model = frame;
+  settings.defaults = frame.defaults;
+}
+
 function received(/** @type {any} */ frame) {
   if (frame.type === "status" || frame.type === "hello") {
-    if (frame.type === "status") model = frame;
+    if (frame.type === "status") modelIs(frame);
     element("model").textContent = frame.model;
     status();
   } else if (frame.type === "server.restarting") {
@@ -124,22 +90,58 @@ function received(/** @type {any} */ frame) {
   } else if (frame.type === "conversation.changed") {
     list.refresh().catch(ignore);
     const known = store.live !== null || composer.sending; // then it is about this page's own message
-    if (frame.conversation === store.conversation && !known) show(frame.conversation);
+    if (frame.conversation === store.conversation && !known) conversation.show(frame.conversation);
   } else if (frame.type === "error") {
-    composer.problem = refusalText(new Refusal(frame));
-  } else if (!store.apply(frame) && store.live) {
-    delete store.live.nextSeq; // a gap: have it whole
-    watch(store.live);
+    problem.refused(new Refusal(frame));
+  } else if (!store.apply(frame)) {
+    conversation.repair();
   } else if (frame.type === "generation.finished") {
     changed();
-    if (frame.reason === "interrupted" && store.conversation) show(store.conversation); // the stored text counts
+    if (frame.reason === "interrupted" && store.conversation) conversation.show(store.conversation); // the stored text counts
   }
 }
 
 /** An open socket knows nothing of the one before: fetch what was missed, and watch again. */
 function opened() {
   list.refresh().catch(ignore);
-  if (store.conversation) show(store.conversation);
+  if (store.conversation) conversation.show(store.conversation);
+}
+
+/** @param {{does: string, message: import("./store.js").Shown, detail: any}} wish */
+function act({ does, message, detail }) {
+  if (does === "regenerate") asking.regenerate(message);
+  else if (does === "resubmit") asking.resubmit(message, detail);
+  else if (does === "continue") asking.goOn(message);
+  else if (does === "leave") conversation.stop();
+  else if (does === "rate") conversation.rate(message, detail);
+  else if (does === "before" || does === "after") conversation.turnTo(detail);
+  else if (does === "delete") askToDelete(message);
+  if (["regenerate", "resubmit", "continue", "leave"].includes(does)) composer.focus(); // its button goes
+}
+
+function askToDelete(/** @type {import("./store.js").Shown} */ message) {
+  const asked = dialog("delete-dialog");
+  asked.returnValue = "";
+  asked.showModal();
+  asked.onclose = () => {
+    if (asked.returnValue !== "delete") return;
+    conversation.remove(message);
+    composer.focus();
+  };
+}
+
+/** @param {Record<string, unknown>} values */
+async function configure(values) {
+  await conversation.configure(values);
+  if (store.conversation === null) keepDraft(null, { settings: values });
+}
+
+/** @param {boolean} chosen */
+function choose(chosen) {
+  store.plan(store.settings, chosen);
+  keepDraft(null, { temporary: chosen });
+  temporary.show(store);
+  composer.focus();
 }
 
 function ignore() {}
@@ -149,20 +151,60 @@ socket.addEventListener("state", () => {
   status();
   if (socket.state === "open") opened();
 });
-composer.addEventListener("message", (event) => send(/** @type {CustomEvent} */ (event).detail));
-composer.addEventListener("stop", stop);
-thread.addEventListener("continue", (event) => goOn(/** @type {CustomEvent} */ (event).detail));
+conversation.addEventListener("changed", changed);
+conversation.addEventListener("gone", (event) => {
+  go("/");
+  if (/** @type {CustomEvent} */ (event).detail) problem.say(WORDS.gone);
+});
+asking.addEventListener("accepted", changed);
+thread.addEventListener("act", (event) => act(/** @type {CustomEvent} */ (event).detail));
+thread.addEventListener("earlier", () => conversation.earlier());
+composer.addEventListener("stop", () => conversation.stop());
+composer.addEventListener("recall", () => thread.editLast());
+temporary.addEventListener("chosen", (event) => choose(/** @type {CustomEvent} */ (event).detail));
 list.addEventListener("open", (event) => go(`/c/${/** @type {CustomEvent} */ (event).detail}/`));
+list.addEventListener(
+  "removed",
+  (event) => /** @type {CustomEvent} */ (event).detail === store.conversation && go("/"),
+);
+list.addEventListener("failed", () => problem.say(WORDS.notDone));
+new Announcer(element("announced-log"), store, (message) => thread.textOf(message));
+themeSwitch(element("theme"));
+
 element("new").addEventListener("click", (event) => {
+  if (/** @type {MouseEvent} */ (event).metaKey || /** @type {MouseEvent} */ (event).ctrlKey) return;
   event.preventDefault();
   go("/");
 });
-for (const id of ["drawer", "scrim"]) {
-  element(id).addEventListener("click", () => {
-    const open = document.body.classList.toggle("open");
-    element("drawer").setAttribute("aria-expanded", String(open));
-  });
-}
+element("greeting").addEventListener("click", (event) => {
+  const question = /** @type {HTMLElement} */ (event.target).closest(".try")?.textContent;
+  if (!question || composer.sending) return;
+  composer.text = question;
+  asking.send(question);
+  composer.focus();
+});
+element("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address stays
+  element("text").focus();
+});
+element("settings-button").addEventListener("click", () => settings.open(store.settings));
+element("shortcuts-button").addEventListener("click", () => dialog("shortcuts").showModal());
+nameKeys(dialog("shortcuts"));
+shortcuts({
+  "/": () => dialog("shortcuts").showModal(),
+  k: () => {
+    drawer.toggle(true);
+    list.search();
+  },
+  "shift+o": () => go("/"),
+  "shift+s": () => drawer.toggle(),
+});
+addEventListener("keydown", (event) => {
+  const elsewhere =
+    event.defaultPrevented || isComposing(event) || document.querySelector("dialog[open], :popover-open");
+  if (event.key === "Escape" && !elsewhere) conversation.stop();
+});
 addEventListener("popstate", navigate);
+if (composer.text && !draftOf(addressed()).text) keepDraft(addressed(), { text: composer.text }); // typed before this ran
 navigate();
 socket.connect();

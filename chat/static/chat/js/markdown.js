@@ -6,6 +6,10 @@
  */
 
 import {
+  CHECKBOX,
+  CHECKED,
+  CODE_BLOCK,
+  CODE_FENCE,
   default_renderer,
   HREF,
   IMAGE,
@@ -15,15 +19,19 @@ import {
   parser_end,
   parser_write,
   SRC,
+  TABLE,
 } from "../../vendor/streaming-markdown/smd.min.js";
+import { codeBlock, colour, nameLanguage } from "./code.js";
 
 const SCHEMES = ["http:", "https:", "mailto:"];
 
 export class Markdown {
   #parser;
+  #element;
 
   /** @param {HTMLElement} element */
   constructor(element) {
+    this.#element = element;
     element.replaceChildren();
     this.#parser = parser(safe(default_renderer(element)));
   }
@@ -35,20 +43,58 @@ export class Markdown {
 
   end() {
     parser_end(this.#parser);
+    const code = this.#element.querySelector(":scope > .code:last-child code:not(:has(span))");
+    if (code) colour(/** @type {HTMLElement} */ (code)); // it was cut off in the middle, so nothing closed it
   }
 }
 
-/** @param {any} renderer */
-function safe({ add_token, set_attr, ...rest }) {
+/**
+ * @typedef {{nodes: HTMLElement[], index: number}} Data the open elements, and which is the innermost
+ * @param {any} renderer
+ */
+function safe({ add_token, end_token, set_attr, ...rest }) {
   return {
     ...rest,
-    add_token: (/** @type {any} */ data, /** @type {number} */ type) => add_token(data, type === IMAGE ? LINK : type),
-    set_attr: (/** @type {any} */ data, /** @type {number} */ type, /** @type {string} */ value) => {
-      if (type === HREF || type === SRC) setLink(data.nodes[data.index], value);
-      else if (type === LANG) data.nodes[data.index].dataset.language = value; // as a class it could take our styles
+    add_token: (/** @type {Data} */ data, /** @type {number} */ type) => {
+      if (type === CODE_BLOCK || type === CODE_FENCE) {
+        const { root, code } = codeBlock();
+        open(data, root, code);
+      } else if (type === TABLE) {
+        const root = document.createElement("div");
+        root.className = "table";
+        root.tabIndex = 0; // a wide one scrolls
+        open(data, root, root.appendChild(document.createElement("table")));
+      } else if (type === CHECKBOX) {
+        const box = document.createElement("span");
+        box.textContent = "☐ ";
+        open(data, box, box);
+      } else {
+        add_token(data, type === IMAGE ? LINK : type);
+      }
+    },
+    end_token: (/** @type {Data} */ data) => {
+      const ended = data.nodes[data.index];
+      end_token(data);
+      if (ended.parentElement?.tagName === "PRE") colour(ended);
+    },
+    set_attr: (/** @type {Data} */ data, /** @type {number} */ type, /** @type {string} */ value) => {
+      const element = data.nodes[data.index];
+      if (type === HREF || type === SRC) setLink(/** @type {HTMLAnchorElement} */ (element), value);
+      else if (type === LANG) nameLanguage(element, value);
+      else if (type === CHECKED) element.textContent = "☑ ";
       else set_attr(data, type, value);
     },
   };
+}
+
+/**
+ * @param {Data} data
+ * @param {HTMLElement} root
+ * @param {HTMLElement} inner where the text goes
+ */
+function open(data, root, inner) {
+  data.nodes[data.index].append(root);
+  data.nodes[++data.index] = inner;
 }
 
 /**

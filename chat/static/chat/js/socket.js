@@ -3,10 +3,22 @@
  *
  *   idle -> connecting -> open -> waiting -> connecting -> ...      refused: the server will not have this page
  *
+ * It is open from the server's `hello` on; a connection on which nothing is said in time is closed.
+ *
  * A request is sent again after a reconnect until its reply comes: its id makes the server carry it out once.
  * A server that restarts says so, and when to come back; `restarting` is true from then until a socket is open again.
  */
 
+/** @type {Record<string, string[]>} */
+const NEXT = {
+  idle: ["connecting"],
+  connecting: ["open", "waiting", "refused"],
+  open: ["waiting", "refused"],
+  waiting: ["connecting"],
+  refused: [],
+};
+
+const HELLO_PATIENCE = 15_000;
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 20_000;
 const PING_EVERY = 25_000;
@@ -57,19 +69,20 @@ export class Socket extends EventTarget {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
     socket.onclose = ({ code }) => this.#closed(socket, code);
+    this.#timer = setTimeout(() => this.#abandon(socket), HELLO_PATIENCE);
   }
 
   /**
    * Send a frame and wait for its reply.
-   * @param {{type: string, [field: string]: unknown}} frame
+   * @param {{type: string, id?: string, [field: string]: unknown}} frame without an id it gets one
    * @returns {Promise<any>} rejected with a Refusal
    */
   request(frame) {
-    const id = newId();
+    const id = frame.id ?? newId();
     const text = JSON.stringify({ ...frame, id });
     return new Promise((resolve, reject) => {
       if (new Blob([text]).size > this.#longest) {
-        reject(new Refusal({ code: "too_large", message: "This is too large to send." }));
+        reject(new Refusal({ code: "too_large", message: "" }));
         return;
       }
       this.#pending.set(id, { text, resolve, reject });
@@ -97,6 +110,7 @@ export class Socket extends EventTarget {
   }
 
   #opened() {
+    clearTimeout(this.#timer);
     this.#attempts = 0;
     this.#pause = 0;
     this.restarting = false;
@@ -112,6 +126,7 @@ export class Socket extends EventTarget {
   async #closed(socket, code) {
     if (socket !== this.#socket) return;
     clearInterval(this.#pinger);
+    clearTimeout(this.#timer);
     this.#socket = null;
     if (code === FORBIDDEN) {
       this.#enter("refused");
@@ -138,21 +153,26 @@ export class Socket extends EventTarget {
   /** A socket can be dead without being closed; then nothing answers. */
   #ping() {
     const socket = this.#socket;
-    const patience = setTimeout(() => {
-      socket?.close();
-      if (socket) this.#closed(socket, 1006);
-    }, PING_PATIENCE);
+    if (!socket) return;
+    const patience = setTimeout(() => this.#abandon(socket), PING_PATIENCE);
     this.request({ type: "ping" }).then(() => clearTimeout(patience));
+  }
+
+  /** @param {WebSocket} socket it closes by itself when it can, which nobody waits for */
+  #abandon(socket) {
+    socket.close();
+    this.#closed(socket, 1006);
   }
 
   /** @param {string} state */
   #enter(state) {
+    if (!NEXT[this.state].includes(state)) throw new Error(`${this.state} -> ${state}`);
     this.state = state;
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
 }
 
 /** Random, and of the form the server expects; `randomUUID` exists on secure origins only. */
-function newId() {
+export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

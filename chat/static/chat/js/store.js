@@ -2,92 +2,156 @@
  * What the page knows: the open conversation with its messages, and the answer that is being written.
  * It is told by frames and by HTTP and tells its listeners; it sends nothing and knows no DOM.
  *
- * Events: `thread` (everything changed), `added` (detail: messages), `text` (detail: {message, text}),
- * `answer` (detail: message; its state, place or text changed as a whole).
+ * Events: `thread` (which messages there are changed), `asked` (the visitor added to them), `text` (detail: message; it
+ * has grown), `answer` (detail: message; its state, place or text changed as a whole).
  */
 
 /**
- * @typedef {import("./api.js").Message & {nextSeq?: number, place?: {position: number, size: number, eta: number | null}}} Shown
+ * @typedef {{position: number, size: number, eta: number | null}} Place
+ * @typedef {import("./api.js").Message & {nextSeq?: number, place?: Place}} Shown
+ * @typedef {{conversation: string, message: string, answer: string, generation: string, temporary: boolean}} Accepted
  */
 
 const LIVE = ["queued", "running"];
 
 /** @param {Shown} message */
 export function isLive(message) {
-  return message.generation !== null && LIVE.includes(message.generation.state);
+  return !!message.generation && LIVE.includes(message.generation.state);
 }
 
 /** @param {Shown} message */
 export function isCutOff(message) {
-  return message.text !== "" && message.generation !== null && message.generation.state !== "stop" && !isLive(message);
+  return message.text !== "" && !!message.generation && message.generation.state !== "stop" && !isLive(message);
 }
 
 export class Store extends EventTarget {
   /** @type {string | null} */
   conversation = null;
   title = "";
+  /** How answers are made, or are to be made once a new conversation begins.
+   * @type {Record<string, unknown>} */
+  settings = {};
+  /** In the session alone, or to be; undefined: as the site does it.
+   * @type {boolean | undefined} */
+  temporary = undefined;
+  /** It is known which conversation this is, but not yet what is in it. */
+  loading = false;
   /** @type {Shown[]} */
   messages = [];
+  /** @type {string | null} where the messages before these begin, if there are any */
+  earlier = null;
 
   /** The answer that is being written. */
   get live() {
     return this.messages.find(isLive) ?? null;
   }
 
-  /** Show an empty, new conversation. */
-  clear() {
-    this.conversation = null;
+  /** @param {string | null} id of a conversation that is to be loaded, null: a new one */
+  open(id) {
+    this.conversation = id;
+    this.loading = id !== null;
     this.title = "";
+    this.settings = {};
+    this.temporary = undefined;
     this.messages = [];
+    this.earlier = null;
     this.#tell("thread");
   }
 
   /**
-   * Take over a conversation as the server has it. What is shown of a running answer stays, with the number of the
-   * next delta, so that nothing is sent or drawn twice.
-   * @param {import("./api.js").Conversation} conversation
-   * @param {import("./api.js").Message[]} messages
+   * What a new conversation is to be.
+   * @param {Record<string, unknown>} settings
+   * @param {boolean | undefined} temporary
    */
-  load(conversation, messages) {
+  plan(settings, temporary) {
+    this.settings = settings;
+    this.temporary = temporary;
+  }
+
+  /**
+   * Take over the end of a conversation as the server has it. What is shown of a running answer stays, with the number of
+   * the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these.
+   * @param {import("./api.js").Branch} branch
+   */
+  load({ conversation, messages, earlier = null, settings = {} }) {
     const before = new Map(this.messages.map((message) => [message.generation?.id, message]));
+    const taken = messages.map((message) => {
+      const shown = message.generation && before.get(message.generation.id);
+      if (!shown || !isLive(message) || !isLive(shown)) return message;
+      return Object.assign(shown, { siblings: message.siblings });
+    });
+    const joint = this.messages.findIndex(({ id }) => id === messages[0]?.id);
+    const kept = conversation.id === this.conversation && joint > 0 && earlier !== null;
     this.conversation = conversation.id;
     this.title = conversation.title;
-    this.messages = messages.map((message) => {
-      const shown = message.generation && before.get(message.generation.id);
-      return shown && isLive(message) && isLive(shown) ? shown : message;
-    });
+    this.temporary = conversation.temporary ?? false;
+    this.settings = settings;
+    this.loading = false;
+    if (!kept) this.earlier = earlier;
+    this.messages = kept ? [...this.messages.slice(0, joint), ...taken] : taken;
     this.#tell("thread");
   }
 
   /**
-   * @param {{conversation: string, message: string, answer: string, generation: string}} accepted
-   * @param {string} text
+   * @param {import("./api.js").Message[]} messages what comes before all that is known
+   * @param {string | null} earlier
    */
-  accept(accepted, text) {
-    if (this.messages.some(({ id }) => id === accepted.answer)) return;
-    const generation = { id: accepted.generation, state: "queued", code: null, message: null, usage: {}, timings: {} };
+  prepend(messages, earlier) {
+    this.messages.unshift(...messages);
+    this.earlier = earlier;
+    this.#tell("thread");
+  }
+
+  /**
+   * A message was accepted; it stands after all others, or in the place of `instead` and what follows that.
+   * @param {Accepted} accepted
+   * @param {string} text
+   * @param {string | null} [instead]
+   */
+  accept(accepted, text, instead = null) {
+    if (this.#has(accepted.answer)) return;
+    const replaced = this.#cut(instead);
     const parent = this.messages.at(-1)?.id ?? null;
-    /** @type {Shown[]} */
-    const added = [
-      { id: accepted.message, parent, role: "user", text, generation: null },
-      { id: accepted.answer, parent: accepted.message, role: "assistant", text: "", generation, nextSeq: 0 },
-    ];
+    /** @type {Shown} */
+    const question = { id: accepted.message, parent, role: "user", text, generation: null };
+    question.siblings = [...(replaced?.siblings ?? []), question.id];
     this.conversation = accepted.conversation;
-    this.title ||= text.trim().split("\n")[0].slice(0, 60);
-    this.messages.push(...added);
-    this.#tell("added", added);
+    this.temporary = accepted.temporary;
+    this.title ||= [...text.trim().split("\n")[0]].slice(0, 60).join("");
+    this.messages.push(question);
+    this.#answer(accepted, [accepted.answer]);
+  }
+
+  /**
+   * A further answer stands in the place of the one it was asked for, and of what follows that.
+   * @param {Accepted} accepted
+   * @param {string} instead
+   */
+  redo(accepted, instead) {
+    if (this.#has(accepted.answer)) return;
+    const replaced = this.#cut(instead);
+    this.#answer(accepted, [...(replaced?.siblings ?? []), accepted.answer]);
   }
 
   /**
    * An answer goes on; a snapshot with its text follows.
-   * @param {{answer: string, generation: string}} accepted
+   * @param {Accepted} accepted
    */
   goOn(accepted) {
     const message = this.messages.find(({ id }) => id === accepted.answer);
     if (!message || message.generation?.id === accepted.generation) return;
-    message.generation = { id: accepted.generation, state: "queued", code: null, message: null, usage: {}, timings: {} };
+    message.generation = begun(accepted.generation);
     delete message.nextSeq;
     delete message.place;
+    this.#tell("answer", message);
+  }
+
+  /**
+   * @param {Shown} message
+   * @param {import("./api.js").Feedback | null} feedback
+   */
+  rate(message, feedback) {
+    message.feedback = feedback;
     this.#tell("answer", message);
   }
 
@@ -114,7 +178,7 @@ export class Store extends EventTarget {
       case "generation.delta":
         return this.#append(message, frame);
       case "generation.finished":
-        Object.assign(message.generation, { code: null, message: null, ...frame, id: frame.generation });
+        Object.assign(message.generation, { code: null, message: null }, frame, { id: frame.generation });
         this.#change(message, frame.reason);
         break;
     }
@@ -132,8 +196,40 @@ export class Store extends EventTarget {
     message.nextSeq = next + 1;
     message.text += frame.text;
     if (message.generation?.state === "queued") this.#change(message, "running");
-    else this.#tell("text", { message, text: frame.text });
+    else this.#tell("text", message);
     return true;
+  }
+
+  /** @param {string} id */
+  #has(id) {
+    return this.messages.some((message) => message.id === id);
+  }
+
+  /**
+   * Leave a message and what follows it out.
+   * @param {string | null} id
+   */
+  #cut(id) {
+    const at = this.messages.findIndex((message) => message.id === id);
+    return at < 0 ? undefined : this.messages.splice(at)[0];
+  }
+
+  /**
+   * @param {Accepted} accepted
+   * @param {string[]} siblings
+   */
+  #answer({ message, answer, generation }, siblings) {
+    const role = /** @type {const} */ ("assistant");
+    this.messages.push({
+      id: answer,
+      parent: message,
+      role,
+      text: "",
+      generation: begun(generation),
+      siblings,
+      nextSeq: 0,
+    });
+    this.#tell("asked");
   }
 
   /**
@@ -152,4 +248,9 @@ export class Store extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** @param {string} id */
+function begun(id) {
+  return { id, state: "queued", code: null, message: null, usage: {}, timings: {} };
 }

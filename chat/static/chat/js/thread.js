@@ -1,136 +1,160 @@
-/** The messages of the open conversation on the page, and keeping the end in view for who is looking at it. */
+/** The messages of the open conversation on the page; text that streams is drawn at most every fourth frame. */
 
-import { Markdown } from "./markdown.js";
-import { isCutOff, isLive } from "./store.js";
-import { reasonText, waitingText } from "./words.js";
+import { Answer } from "./answer.js";
+import { copyOf } from "./part.js";
+import { Question } from "./question.js";
 
 /** @typedef {import("./store.js").Shown} Shown */
 
-const NEAR_END = 48;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const PAUSE = 55; // milliseconds between two drawings, at least: a frame costs the same however little is new in it
 
-/** Events: `continue` (detail: the message that is to go on). */
+/** Events: `act` (detail: {does, message, detail}), `earlier` (the first message known is coming into view). */
 export class Thread extends EventTarget {
   #element;
-  #scroller;
   #greeting;
-  /**
-   * @typedef {{text: HTMLElement, note: HTMLElement, more: HTMLElement, markdown: Markdown | null, ended: boolean, root: HTMLElement}} Part
-   * @type {Map<string, Part>}
-   */
+  #follow;
+  /** @type {Map<string, Question | Answer>} */
   #parts = new Map();
+  /** @type {Set<Answer>} */
+  #growing = new Set();
+  #scheduled = false;
+  #drawn = 0; // when
+  #top;
+  #skeleton = copyOf("skeleton-template");
 
   /**
    * @param {HTMLElement} element
-   * @param {HTMLElement} scroller
    * @param {HTMLElement} greeting
+   * @param {import("./follow.js").Follow} follow
    * @param {import("./store.js").Store} store
    */
-  constructor(element, scroller, greeting, store) {
+  constructor(element, greeting, follow, store) {
     super();
     this.#element = element;
-    this.#scroller = scroller;
     this.#greeting = greeting;
+    this.#follow = follow;
     this.store = store;
-    store.addEventListener("thread", () => this.#reset());
-    store.addEventListener("added", (event) => this.#add(/** @type {CustomEvent} */ (event).detail, true));
-    store.addEventListener("answer", (event) => this.#redraw(/** @type {CustomEvent} */ (event).detail));
-    store.addEventListener("text", (event) => this.#append(/** @type {CustomEvent} */ (event).detail));
-  }
-
-  #reset() {
-    this.#parts.clear();
-    this.#element.replaceChildren();
-    this.#add(this.store.messages, true);
+    this.#top = new IntersectionObserver((seen) => this.#reached(seen), {
+      root: element.parentElement,
+      rootMargin: "600px 0px 0px",
+    });
+    store.addEventListener("thread", () => this.#sync());
+    store.addEventListener("asked", () => {
+      for (const part of this.#parts.values()) if (part instanceof Answer) part.leave();
+      this.#sync();
+      follow.toEnd();
+    });
+    store.addEventListener("answer", (event) => this.#changed(/** @type {CustomEvent} */ (event).detail));
+    store.addEventListener("text", (event) => this.#grew(/** @type {CustomEvent} */ (event).detail));
   }
 
   /**
-   * @param {Shown[]} messages
-   * @param {boolean} toEnd
+   * The text of an answer without its Markdown, as it is on the page.
+   * @param {Shown} message
    */
-  #add(messages, toEnd) {
+  textOf(message) {
+    return this.#parts.get(message.id)?.text.innerText ?? "";
+  }
+
+  /** Write the last message of the visitor anew. */
+  editLast() {
+    const last = this.store.messages.findLast(({ role }) => role === "user");
+    const part = last && this.#parts.get(last.id);
+    if (part instanceof Question) part.edit();
+  }
+
+  /** Have on the page what is in the store; parts that are there already stay the same elements. */
+  #sync() {
+    const { messages } = this.store;
+    const wanted = new Set(messages.map(({ id }) => id));
+    const another = !messages.some(({ id }) => this.#parts.has(id));
+    for (const [id, part] of this.#parts) if (!wanted.has(id)) this.#remove(id, part);
+    const above = messages.length > 0 && !another && !this.#parts.has(messages[0].id);
+    if (above) this.#follow.above(() => this.#place(messages));
+    else this.#place(messages);
+    this.#greeting.hidden = messages.length > 0 || this.store.conversation !== null;
+    if (this.store.loading) this.#element.append(this.#skeleton);
+    else this.#skeleton.remove();
+    this.#element.ariaBusy = String(this.store.loading);
+    if (another) this.#follow.toEnd();
+    else if (!above) this.#follow.keep();
+    this.#watchTop();
+  }
+
+  /** @param {Shown[]} messages */
+  #place(messages) {
+    /** @type {Element | null} */
+    let next = this.#element.firstElementChild;
     for (const message of messages) {
-      this.#element.append(this.#build(message));
-      this.#draw(message);
+      const part = this.#parts.get(message.id) ?? this.#build(message);
+      if (part.root === next) next = next.nextElementSibling;
+      else this.#element.insertBefore(part.root, next);
+      part.draw(message);
     }
-    this.#greeting.hidden = this.store.messages.length > 0;
-    if (toEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   /** @param {Shown} message */
   #build(message) {
-    const root = document.createElement("article");
-    root.className = message.role === "user" ? "question" : "answer";
-    root.dataset.id = message.id;
-    const text = document.createElement("div");
-    text.className = "text";
-    text.dir = "auto";
-    const note = document.createElement("p");
-    note.className = "note";
-    const more = document.createElement("button");
-    more.type = "button";
-    more.className = "quiet more";
-    more.textContent = "Continue";
-    more.hidden = true;
-    more.addEventListener("click", () => this.dispatchEvent(new CustomEvent("continue", { detail: message })));
-    root.append(text, note);
-    if (message.role === "assistant") root.append(more);
-    this.#parts.set(message.id, { root, text, note, more, markdown: null, ended: false });
-    return root;
+    const act = (/** @type {string} */ does, /** @type {Shown} */ message, /** @type {unknown} */ detail) =>
+      this.dispatchEvent(new CustomEvent("act", { detail: { does, message, detail } }));
+    const part = message.role === "user" ? new Question(message, act) : new Answer(message, act);
+    this.#parts.set(message.id, part);
+    return part;
+  }
+
+  /**
+   * @param {string} id
+   * @param {Question | Answer} part
+   */
+  #remove(id, part) {
+    part.root.remove();
+    this.#parts.delete(id);
+    if (part instanceof Answer) this.#growing.delete(part);
   }
 
   /** @param {Shown} message */
-  #redraw(message) {
-    this.#following(() => this.#draw(message));
-  }
-
-  /**
-   * Draw the state of a message, and its text unless what is drawn of it is already growing.
-   * @param {Shown} message
-   */
-  #draw(message) {
+  #changed(message) {
     const part = this.#parts.get(message.id);
     if (!part) return;
-    if (message.role === "user") {
-      part.text.textContent = message.text;
-      return;
-    }
-    const live = isLive(message);
-    const goesOn = live && part.ended; // Markdown that has ended takes no more
-    if (!part.markdown || goesOn || part.root.dataset.drawn !== String(message.text.length)) {
-      part.markdown = new Markdown(part.text);
-      part.ended = false;
-      part.markdown.append(message.text);
-      part.root.dataset.drawn = String(message.text.length);
-    }
-    if (!live && !part.ended) {
-      part.markdown.end();
-      part.ended = true;
-    }
-    part.more.hidden = !isCutOff(message);
-    part.root.classList.toggle("live", live);
-    part.root.classList.toggle("empty", live && !message.text);
-    part.note.textContent = live ? waitingText(message) : reasonText(message.generation, message.text);
+    part.draw(message);
+    this.#follow.keep();
   }
 
-  /** @param {{message: Shown, text: string}} detail */
-  #append({ message, text }) {
+  /** @param {Shown} message */
+  #grew(message) {
     const part = this.#parts.get(message.id);
-    if (!part?.markdown) return;
-    this.#following(() => {
-      part.markdown?.append(text);
-      part.root.dataset.drawn = String(message.text.length);
-      part.root.classList.remove("empty");
-    });
+    if (!(part instanceof Answer)) return;
+    this.#growing.add(part);
+    this.#schedule();
   }
 
-  /**
-   * Stay at the end if the reader is there; who has scrolled up is left alone.
-   * @param {() => void} change
-   */
-  #following(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
-    change();
-    if (atEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  #schedule() {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    requestAnimationFrame((now) => this.#drawFrame(now));
+  }
+
+  /** @param {number} now */
+  #drawFrame(now) {
+    const elapsed = still.matches ? undefined : Math.max(PAUSE, now - this.#drawn);
+    this.#drawn = now;
+    for (const part of this.#growing) if (!part.grow(elapsed)) this.#growing.delete(part);
+    this.#follow.keep();
+    setTimeout(() => {
+      this.#scheduled = false;
+      if (this.#growing.size) this.#schedule();
+    }, PAUSE);
+  }
+
+  #watchTop() {
+    this.#top.disconnect();
+    const first = this.#element.firstElementChild;
+    if (first && this.store.earlier !== null) this.#top.observe(first);
+  }
+
+  /** @param {IntersectionObserverEntry[]} seen */
+  #reached(seen) {
+    if (seen.some(({ isIntersecting }) => isIntersecting)) this.dispatchEvent(new Event("earlier"));
   }
 }

@@ -1,0 +1,21 @@
+"""Catalogues of translations: brought up to date with the sources, and compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Bring the catalogues in chat/locale up to date with the sentences in the sources, and compile them."
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from chat import catalogs
+
+        for language in catalogs.languages():
+            for domain in catalogs.DOMAINS:
+                missing = catalogs.update(language, domain)
+                catalogs.compile(language, domain)
+                self.stdout.write(f"{language}/{domain}: {missing} to translate")

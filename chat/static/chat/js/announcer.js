@@ -1,0 +1,64 @@
+/**
+ * What a screen reader is told: short sentences in the status region, at most one in a while where they change often,
+ * and each answer once, whole, at its end, in the log region. The thread itself is silent.
+ */
+
+import { isLive } from "./store.js";
+import { progressText, reasonText } from "./words.js";
+
+const EVERY = 7_000;
+
+/** @param {string} sentence said now */
+export function announce(sentence) {
+  const region = document.getElementById("announced-status");
+  if (region) region.textContent = sentence;
+}
+
+export class Announcer {
+  #log;
+  #said = 0;
+  #state = "";
+  /** @type {WeakSet<object>} answers that were seen to be under way */
+  #followed = new WeakSet();
+
+  /**
+   * @param {HTMLElement} log
+   * @param {import("./store.js").Store} store
+   * @param {(message: import("./store.js").Shown) => string} textOf the answer as it is shown
+   */
+  constructor(log, store, textOf) {
+    this.#log = log;
+    this.textOf = textOf;
+    store.addEventListener("answer", (event) => this.#changed(/** @type {CustomEvent} */ (event).detail));
+  }
+
+  /** @param {import("./store.js").Shown} message */
+  #changed(message) {
+    if (isLive(message)) {
+      this.#followed.add(message);
+      this.#progress(message);
+    } else if (this.#followed.delete(message)) {
+      this.#ended(message);
+    }
+  }
+
+  /** @param {import("./store.js").Shown} message */
+  #progress(message) {
+    const state = message.generation?.state ?? "";
+    const now = performance.now();
+    if (state === this.#state && now - this.#said < EVERY) return;
+    if (state === this.#state && state === "running") return;
+    this.#state = state;
+    this.#said = now;
+    announce(progressText(message));
+  }
+
+  /** @param {import("./store.js").Shown} message */
+  #ended(message) {
+    this.#state = "";
+    announce(reasonText(message.generation, message.text));
+    const line = document.createElement("p");
+    line.textContent = this.textOf(message);
+    this.#log.replaceChildren(line);
+  }
+}

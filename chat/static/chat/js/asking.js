@@ -1,0 +1,127 @@
+/**
+ * Asking for answers, one at a time. What is in the box stays in it until the server has accepted it, also over a reload:
+ * it is sent again under its first id, which the server carries out once.
+ */
+
+import { draftOf, dropDraft, keepDraft } from "./drafts.js";
+import { newId, Refusal } from "./socket.js";
+
+/** @typedef {import("./store.js").Shown} Shown */
+/** @typedef {import("./drafts.js").Frame} Frame */
+
+/** Events: `accepted`. */
+export class Asking extends EventTarget {
+  #socket;
+  #store;
+  #composer;
+  #conversation;
+  #problem;
+
+  /**
+   * @param {import("./socket.js").Socket} socket
+   * @param {import("./store.js").Store} store
+   * @param {import("./composer.js").Composer} composer
+   * @param {import("./conversation.js").Conversation} conversation
+   * @param {import("./problem.js").Problem} problem
+   */
+  constructor(socket, store, composer, conversation, problem) {
+    super();
+    this.#socket = socket;
+    this.#store = store;
+    this.#composer = composer;
+    this.#conversation = conversation;
+    this.#problem = problem;
+    composer.addEventListener("message", (event) => this.send(/** @type {CustomEvent} */ (event).detail));
+    composer.addEventListener("written", (event) => {
+      keepDraft(store.conversation, { text: /** @type {CustomEvent} */ (event).detail });
+    });
+    conversation.addEventListener("opened", () => this.#recall());
+  }
+
+  /** @param {string} text */
+  send(text) {
+    const { conversation, settings, temporary } = this.#store;
+    const how = conversation === null ? { settings, temporary } : { conversation };
+    return this.#deliver({ type: "message.send", id: newId(), text, ...how });
+  }
+
+  /**
+   * Ask otherwise, in the place of a message: a branch beside it.
+   * @param {Shown} message
+   * @param {string} text
+   */
+  resubmit(message, text) {
+    const frame = { type: "message.send", text, conversation: this.#store.conversation, parent: message.parent };
+    return this.#ask(frame, (accepted) => this.#store.accept(accepted, text, message.id));
+  }
+
+  /** @param {Shown} message */
+  regenerate(message) {
+    const frame = { type: "message.regenerate", message: message.id };
+    return this.#ask(frame, (accepted) => this.#store.redo(accepted, message.id));
+  }
+
+  /** @param {Shown} message */
+  goOn(message) {
+    return this.#ask({ type: "message.continue", message: message.id }, (accepted) => this.#store.goOn(accepted));
+  }
+
+  /** @param {Frame} frame what is in the box; its id stays with the draft until there is a reply */
+  async #deliver(frame) {
+    const from = this.#store.conversation;
+    const mine = this.#conversation.view;
+    keepDraft(from, { text: frame.text, frame });
+    const done = await this.#ask(frame, (accepted) => {
+      if (mine !== this.#conversation.view) return;
+      this.#store.accept(accepted, frame.text);
+      if (!from) history.pushState(null, "", `/c/${accepted.conversation}/`);
+    });
+    const here = mine === this.#conversation.view;
+    const text = here ? this.#composer.text : draftOf(from).text;
+    const left = done && text === frame.text ? "" : text; // what was typed since stays
+    if (here) this.#composer.text = left;
+    if (done && from === null) dropDraft(null);
+    keepDraft(here ? this.#store.conversation : from, { text: left, frame: undefined });
+  }
+
+  /** Put the draft into the box; if it was sent and nobody knows how that ended, send it again. */
+  #recall() {
+    const { conversation } = this.#store;
+    const { text, frame, settings, temporary } = draftOf(conversation);
+    if (conversation === null) this.#store.plan(settings ?? {}, temporary);
+    this.#composer.text = text;
+    if (frame) this.#deliverAgain(frame);
+  }
+
+  /** @param {Frame} frame its answer may be complete by now */
+  async #deliverAgain(frame) {
+    const mine = this.#conversation.view;
+    await this.#deliver(frame);
+    const { conversation } = this.#store;
+    if (mine === this.#conversation.view && conversation) await this.#conversation.show(conversation);
+  }
+
+  /**
+   * @param {{type: string, [field: string]: unknown}} frame
+   * @param {(accepted: import("./store.js").Accepted) => void} accept
+   * @returns {Promise<boolean>} whether it was accepted
+   */
+  async #ask(frame, accept) {
+    if (this.#composer.sending || this.#store.live) return false;
+    const mine = this.#conversation.view;
+    this.#composer.sending = true;
+    this.#problem.clear();
+    try {
+      const accepted = await this.#socket.request(frame);
+      if (mine === this.#conversation.view) accept(accepted);
+      this.dispatchEvent(new Event("accepted"));
+      return true;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      if (mine === this.#conversation.view) this.#problem.refused(error);
+      return false;
+    } finally {
+      this.#composer.sending = false;
+    }
+  }
+}

@@ -1,0 +1,47 @@
+/** Buttons that copy text, and say so. */
+
+import { announce } from "./announcer.js";
+import { WORDS } from "./words.js";
+
+const SHOWN = 1600;
+
+/**
+ * @param {HTMLButtonElement} button
+ * @param {() => string} text
+ */
+export function copier(button, text) {
+  button.addEventListener("click", async () => {
+    const done = await copy(text());
+    announce(done ? WORDS.copied : WORDS.notCopied);
+    if (!done) return;
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), SHOWN);
+  });
+}
+
+/** @param {string} text */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text); // secure origins only
+    return true;
+  } catch {
+    return copyFromPage(text);
+  }
+}
+
+/**
+ * The old way, for a page that came over plain HTTP.
+ * @param {string} text
+ */
+function copyFromPage(text) {
+  const box = document.createElement("textarea");
+  box.className = "unseen";
+  box.value = text;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+  document.body.append(box);
+  box.select();
+  const done = document.execCommand("copy");
+  box.remove();
+  focused?.focus();
+  return done;
+}

@@ -1,0 +1,60 @@
+/** The sidebar: it folds on wide pages, which is remembered, and is a drawer on phones, which closes by itself. */
+
+import { isComposing } from "./keys.js";
+import { prefer } from "./preferences.js";
+
+const narrow = matchMedia("(max-width: 720px)");
+
+export class Drawer {
+  #sidebar;
+  #button;
+
+  /**
+   * @param {HTMLElement} sidebar
+   * @param {HTMLElement} button
+   * @param {HTMLElement} scrim
+   */
+  constructor(sidebar, button, scrim) {
+    this.#sidebar = sidebar;
+    this.#button = button;
+    button.addEventListener("click", () => this.toggle());
+    scrim.addEventListener("click", () => this.close());
+    sidebar.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#isOver || isComposing(event)) return;
+      event.stopPropagation(); // it does not stop the answer
+      this.close();
+    });
+    narrow.addEventListener("change", () => this.#tell());
+    this.#tell();
+  }
+
+  /** Open, and in front of the thread. */
+  get #isOver() {
+    return narrow.matches && this.isOpen;
+  }
+
+  get isOpen() {
+    return narrow.matches
+      ? document.body.classList.contains("open")
+      : document.documentElement.dataset.sidebar !== "folded";
+  }
+
+  /** @param {boolean} [open] */
+  toggle(open = !this.isOpen) {
+    if (narrow.matches) document.body.classList.toggle("open", open);
+    else prefer("sidebar", open ? null : "folded");
+    this.#tell();
+    if (narrow.matches && open) this.#sidebar.querySelector("a")?.focus();
+  }
+
+  /** On a phone, after a choice was made in it. */
+  close() {
+    if (!this.#isOver) return;
+    this.toggle(false);
+    this.#button.focus();
+  }
+
+  #tell() {
+    this.#button.ariaExpanded = String(this.isOpen);
+  }
+}

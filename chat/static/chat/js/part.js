@@ -1,0 +1,80 @@
+/** What the two kinds of messages on the page share: their frame, and the arrows between versions. */
+
+import { versionText } from "./words.js";
+
+/** @typedef {import("./store.js").Shown} Shown */
+
+/**
+ * @template {HTMLElement} T
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @returns {T}
+ */
+export function find(root, selector) {
+  return /** @type {T} */ (root.querySelector(selector));
+}
+
+/**
+ * A copy of what a template of the page holds.
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function copyOf(id) {
+  const template = /** @type {HTMLTemplateElement} */ (document.getElementById(id));
+  return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
+}
+
+/** One message. What its visitor wants of it goes to `act`. */
+export class Part {
+  /**
+   * @param {string} template
+   * @param {Shown} message
+   * @param {(does: string, message: Shown, detail?: unknown) => void} act
+   */
+  constructor(template, message, act) {
+    this.message = message;
+    this.act = act;
+    this.root = copyOf(template);
+    this.root.dataset.id = message.id;
+    /** @type {HTMLElement} */
+    this.text = find(this.root, ".text");
+    this.siblings = find(this.root, ".siblings");
+    this.root.addEventListener("click", (event) => this.#clicked(event));
+  }
+
+  /** @param {Shown} message what it is now */
+  draw(message) {
+    this.message = message;
+    const versions = message.siblings ?? [];
+    const place = versions.indexOf(message.id);
+    this.siblings.hidden = versions.length < 2;
+    find(this.siblings, ".which").textContent = versionText(place + 1, versions.length);
+    this.#arrow("before", versions[place - 1]);
+    this.#arrow("after", versions[place + 1]);
+  }
+
+  /**
+   * @param {string} does
+   * @param {unknown} [detail]
+   */
+  does(does, detail) {
+    this.act(does, this.message, detail);
+  }
+
+  /**
+   * @param {string} does
+   * @param {string | undefined} version
+   */
+  #arrow(does, version) {
+    const button = /** @type {HTMLButtonElement} */ (find(this.siblings, `[data-does="${does}"]`));
+    button.disabled = version === undefined;
+    button.dataset.version = version ?? "";
+  }
+
+  /** @param {MouseEvent} event */
+  #clicked(event) {
+    const button = /** @type {HTMLElement} */ (event.target).closest("button");
+    const does = button?.dataset.does;
+    if (does) this.does(does, button.dataset.version);
+  }
+}

@@ -1,0 +1,22 @@
+/** What a browser keeps of how the page looks: cookies, because the server writes them into the page, so that nothing flashes. */
+
+/**
+ * Set it for the page (an attribute of its root) and for the ones to come.
+ * @param {"theme" | "sidebar"} name
+ * @param {string | null} value null: the default
+ */
+export function prefer(name, value) {
+  const root = document.documentElement;
+  if (value === null) delete root.dataset[name];
+  else root.dataset[name] = value;
+  const lifetime = value === null ? "max-age=0" : "max-age=31536000";
+  document.cookie = `${name}=${value ?? ""}; path=/; ${lifetime}; samesite=lax`;
+}
+
+/** @param {HTMLElement} group radio buttons: system, light, dark */
+export function themeSwitch(group) {
+  for (const input of group.querySelectorAll("input")) {
+    input.checked = input.value === (document.documentElement.dataset.theme ?? "system");
+    input.addEventListener("change", () => prefer("theme", input.value === "system" ? null : input.value));
+  }
+}

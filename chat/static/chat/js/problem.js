@@ -1,0 +1,30 @@
+/** What went wrong, said at the composer; and, where waiting helps, that the wait is over. */
+
+import { refusalText, WORDS } from "./words.js";
+
+export class Problem {
+  #element;
+  #timer = 0;
+
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    this.#element = element;
+  }
+
+  /** @param {string} sentence */
+  say(sentence) {
+    clearTimeout(this.#timer);
+    this.#element.textContent = sentence;
+  }
+
+  clear() {
+    this.say("");
+  }
+
+  /** @param {import("./socket.js").Refusal | import("./api.js").Failure} refusal */
+  refused(refusal) {
+    this.say(refusalText(refusal));
+    const seconds = "retryAfter" in refusal ? refusal.retryAfter : undefined;
+    if (seconds) this.#timer = setTimeout(() => this.say(WORDS.tryNow), seconds * 1000);
+  }
+}

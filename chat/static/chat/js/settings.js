@@ -1,0 +1,139 @@
+/** The panel with a conversation's settings: how its answers are made. What is left empty is as the operator has it. */
+
+import { announce } from "./announcer.js";
+import { Failure } from "./api.js";
+import { defaultText, LONGEST_STOP, outOfRangeText, refusalText, STOPS, WORDS } from "./words.js";
+
+/** @typedef {Record<string, unknown>} Values */
+/** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
+
+export class Settings {
+  #dialog;
+  #form;
+  #problem;
+  #button;
+  /** @type {(values: Values) => Promise<void>} */
+  #save;
+
+  /**
+   * @param {HTMLDialogElement} dialog
+   * @param {HTMLElement} button opens it, and shows whether anything is set
+   * @param {(values: Values) => Promise<void>} save rejected with a Failure
+   */
+  constructor(dialog, button, save) {
+    this.#dialog = dialog;
+    this.#button = button;
+    this.#save = save;
+    this.#form = /** @type {HTMLFormElement} */ (dialog.querySelector("form"));
+    this.#problem = /** @type {HTMLElement} */ (dialog.querySelector("#settings-problem"));
+    this.#form.addEventListener("submit", (event) => this.#submit(event));
+    this.#form.addEventListener("input", ({ target }) => this.#mark(/** @type {Field} */ (target), ""));
+    dialog.querySelector("#settings-close")?.addEventListener("click", () => dialog.close());
+    dialog.querySelector("#settings-reset")?.addEventListener("click", () => this.#fill({}));
+  }
+
+  /** @param {Values} defaults what holds where nothing is set, as far as it is known: shown in the empty fields */
+  set defaults(defaults) {
+    for (const field of this.#fields) {
+      const value = defaults[field.name];
+      if (typeof value === "number") field.placeholder = defaultText(value);
+    }
+  }
+
+  /** @param {Values} values those of the conversation that is open */
+  set values(values) {
+    this.#button.classList.toggle("set", Object.keys(values).length > 0);
+  }
+
+  /** @param {Values} values */
+  open(values) {
+    this.#fill(values);
+    this.#dialog.showModal();
+  }
+
+  /** @returns {Field[]} */
+  get #fields() {
+    return [...this.#form.querySelectorAll("[name]")].map((field) => /** @type {Field} */ (field));
+  }
+
+  /** @param {Values} values */
+  #fill(values) {
+    for (const field of this.#fields) {
+      const value = values[field.name];
+      field.value = Array.isArray(value) ? value.join("\n") : String(value ?? "");
+      this.#mark(field, "");
+    }
+    this.#problem.textContent = "";
+  }
+
+  /** @param {Event} event */
+  async #submit(event) {
+    event.preventDefault();
+    this.#problem.textContent = "";
+    for (const field of this.#fields) this.#mark(field, wrong(field));
+    const first = this.#fields.find((field) => field.ariaInvalid === "true");
+    if (first) first.focus();
+    else await this.#send();
+  }
+
+  async #send() {
+    try {
+      await this.#save(this.#values());
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      this.#refused(error);
+      return;
+    }
+    this.#dialog.close();
+    announce(WORDS.saved);
+  }
+
+  /** @param {Failure} failure the server names the field, if it is one */
+  #refused(failure) {
+    const name = failure.message.match(/\$\.settings\.(\w+)/)?.[1];
+    const field = this.#fields.find((each) => each.name === name);
+    if (!field) {
+      this.#problem.textContent = refusalText(failure);
+      return;
+    }
+    this.#mark(field, WORDS.notAccepted);
+    field.focus();
+  }
+
+  /** What was filled in. */
+  #values() {
+    /** @type {Values} */
+    const values = {};
+    for (const { name, type, value } of this.#fields) {
+      if (!value.trim()) continue;
+      if (name === "stop") values.stop = stops(value);
+      else values[name] = type === "number" ? Number(value) : value;
+    }
+    return values;
+  }
+
+  /**
+   * @param {Field} field
+   * @param {string} why it cannot be so; empty: it can
+   */
+  #mark(field, why) {
+    const place = /** @type {HTMLElement} */ (field.closest(".field")?.querySelector(".problem"));
+    place.textContent = why;
+    field.ariaInvalid = why ? "true" : null;
+  }
+}
+
+/** @param {string} text */
+function stops(text) {
+  return text.split("\n").filter((line) => line);
+}
+
+/** @param {Field} field */
+function wrong(field) {
+  if (field.name === "stop") {
+    const lines = stops(field.value);
+    return lines.length > STOPS || lines.some((line) => [...line].length > LONGEST_STOP) ? WORDS.stops : "";
+  }
+  if (field.validity.valid || !(field instanceof HTMLInputElement)) return "";
+  return outOfRangeText(field.min, field.max, field.step === "1");
+}
