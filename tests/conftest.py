@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management.commands import flush
 from django.db import connections
+from django.test import override_settings
+from hypothesis import settings
 
 from llm import conf
 
-pytest_plugins = ["tests.server"]
+pytest_plugins = ["tests.server", "tests.stores"]
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("searching", max_examples=2000, deadline=None)
+settings.load_profile("repeatable")  # `make test` says the same twice; `make test-long` searches
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +39,26 @@ def llm_settings(var: Path) -> Iterator[None]:
     conf.configure(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """What makes a password hard to guess takes half a second each."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(var: Path) -> None:
-    connections["default"].settings_dict["TEST"]["NAME"] = var / "test.sqlite3"
+    default = connections["default"]
+    if default.vendor == "sqlite":
+        default.settings_dict["TEST"]["NAME"] = var / "test.sqlite3"
+    else:
+        default.settings_dict["OPTIONS"].pop("pool")  # threads that tests leave behind would empty it
+        default.ops.sql_flush = _deleted
+        flush.emit_post_migrate_signal = lambda *_, **__: None
+
+
+def _deleted(style: object, tables: list[str], **_: object) -> list[str]:
+    """Flushing PostgreSQL: TRUNCATE, and making permissions again, take longer than most tests."""
+    kept = ("django_content_type", "auth_permission")
+    rows = [f'DELETE FROM "{table}"' for table in tables if table not in kept]  # noqa: S608
+    return ["SET LOCAL session_replication_role = replica", *rows]

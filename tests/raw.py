@@ -12,7 +12,35 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-PING = 9
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A frame as a client sends it."""
+    length, mask = len(payload), os.urandom(4)
+    head = bytes([0x80 | opcode]) + (bytes([0x80 | length]) if length < 126 else struct.pack(">BH", 0xFE, length))
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+def opening(url: str, cookies: str) -> bytes:
+    """The request for a socket."""
+    lines = [
+        "GET /ws/chat/ HTTP/1.1",
+        f"Host: {urlsplit(url).netloc}",
+        f"Origin: {url}",
+        f"Cookie: {cookies}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def reset(connection: socket.socket) -> None:
+    """Break it off."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 class RawSocket:
@@ -22,17 +50,7 @@ class RawSocket:
         address = urlsplit(url)
         self.socket = socket.create_connection((address.hostname, address.port), timeout=30)
         self._read = bytearray()
-        lines = [
-            "GET /ws/chat/ HTTP/1.1",
-            f"Host: {address.netloc}",
-            f"Origin: {url}",
-            f"Cookie: {cookies}",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        ]
-        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        self.socket.sendall(opening(url, cookies))
         while b"\r\n\r\n" not in self._read:
             self._more()
         head, _, rest = bytes(self._read).partition(b"\r\n\r\n")
@@ -42,17 +60,24 @@ class RawSocket:
             pass
 
     def send(self, type: str, **fields: Any) -> None:
-        self._send(1, json.dumps({"type": type, "id": uuid4().hex, **fields}).encode())
+        self.socket.sendall(masked(TEXT, json.dumps({"type": type, "id": uuid4().hex, **fields}).encode()))
 
     def next(self, rate: float | None = None) -> dict[str, Any]:
         """The next frame of text, read at so many bytes a second; pings are answered on the way."""
         while True:
             opcode, payload = self._frame(rate)
-            if opcode == 1:
+            if opcode == TEXT:
                 frame: dict[str, Any] = json.loads(payload)
                 return frame
             assert opcode == PING, (opcode, payload)
-            self._send(10, payload)
+            self.socket.sendall(masked(PONG, payload))
+
+    def close_code(self) -> int:
+        """With which the server closes it; what it sends before is passed over."""
+        opcode, payload = 0, b""
+        while opcode != CLOSE:
+            opcode, payload = self._frame(None)
+        return int.from_bytes(payload[:2], "big")
 
     def dropped(self, within: float) -> bool:
         """The server resets the connection in that time; nothing is read."""
@@ -61,16 +86,7 @@ class RawSocket:
         return bool(poll.poll(within * 1000))
 
     def abort(self) -> None:
-        """Break off with a reset."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    def _send(self, opcode: int, payload: bytes) -> None:
-        length = len(payload)
-        head = bytes([0x80 | opcode]) + (bytes([0x80 | length]) if length < 126 else struct.pack(">BH", 0xFE, length))
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-        self.socket.sendall(head + mask + masked)
+        reset(self.socket)
 
     def _frame(self, rate: float | None) -> tuple[int, bytes]:
         opcode, length = self._bytes(2, rate)

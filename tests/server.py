@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 15
 
+NOT_OURS = ("LLM_", "CHAT", "DATABASE_URL", "REDIS_URL", "SECRET_KEY")
+"""Variables of whoever runs the tests that must not reach a site."""
+
 Serve = Callable[..., "Site"]
 
 
@@ -30,13 +33,17 @@ class Site:
     def __init__(self, var: Path, environment: dict[str, str], program: str = "manage.py") -> None:
         self.var = var
         self.program = program
-        self.log = var / "log"
-        self.port = _free_port()
+        self.port = free_port()
+        self.log = var / f"{self.port}.log"
         self.url = f"http://127.0.0.1:{self.port}"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLM_", "CHAT_"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
         own = {"CHATSTREAM_VAR": str(var), "LLM_BACKEND": "synthetic", "CHAT_DRAIN_SECONDS": "1"}
         self._environment = kept | own | environment
         self.process: subprocess.Popen[bytes] | None = None
+
+    def beside(self) -> Site:
+        """Another process of the same site."""
+        return Site(self.var, self._environment, self.program)
 
     def prepare(self) -> None:
         """A database and collected static files."""
@@ -95,11 +102,18 @@ class Site:
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Start sites: `serve(LLM_MAX_QUEUE_SIZE=1)`. Each is stopped at the end of the module.
 
-    `models` is a folder of converted models to use, `program` what to start instead of manage.py.
+    `models` is a folder of converted models to use, `program` what to start instead of manage.py; `beside` makes it
+    another process of that site.
     """
     sites: list[Site] = []
 
-    def start(models: Path | None = None, program: str = "manage.py", **environment: object) -> Site:
+    def start(
+        models: Path | None = None, program: str = "manage.py", beside: Site | None = None, **environment: object
+    ) -> Site:
+        if beside is not None:
+            sites.append(beside.beside())
+            sites[-1].start()
+            return sites[-1]
         var = Path(tempfile.mkdtemp(prefix="site-"))
         if models is not None:
             models.mkdir(parents=True, exist_ok=True)
@@ -120,7 +134,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         shutil.rmtree(site.var, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return int(bound.getsockname()[1])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.cookiejar
 import json
+import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from uuid import uuid4
@@ -24,6 +25,13 @@ class Visitor:
         self._cookies = http.cookiejar.CookieJar()
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._cookies))
 
+    def at(self, url: str) -> Visitor:
+        """The same browser at another process of the site."""
+        other = Visitor(url)
+        other._cookies = self._cookies
+        other._opener = self._opener
+        return other
+
     async def get(self, path: str) -> str:
         def read() -> str:
             with self._opener.open(self.url + path, timeout=10) as answer:
@@ -34,6 +42,18 @@ class Visitor:
     async def json(self, path: str) -> Any:
         return json.loads(await self.get(path))
 
+    async def post(self, path: str, *, page: str = "", **form: str) -> str:
+        """Send the form that is on `page`, by default on the one at `path`; the page that it leads to."""
+        await self.get(page or path)
+        token = next(cookie.value or "" for cookie in self._cookies if cookie.name == "csrftoken")
+        body = urllib.parse.urlencode({"csrfmiddlewaretoken": token, **form}).encode()
+
+        def send() -> str:
+            with self._opener.open(self.url + path, body, timeout=10) as answer:
+                return str(answer.read().decode())
+
+        return await asyncio.to_thread(send)
+
     async def cookies(self) -> str:
         """The header's value; the first call fetches the page for it."""
         if not list(self._cookies):
@@ -41,13 +61,13 @@ class Visitor:
         return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._cookies)
 
     @asynccontextmanager
-    async def socket(self, *, session: bool = True) -> AsyncIterator[Socket]:
+    async def socket(self, *, session: bool = True, headers: Mapping[str, str] | None = None) -> AsyncIterator[Socket]:
         """An open socket, its `hello` and first `status` read; without `session` just open."""
         cookies = await self.cookies() if session else ""
         async with connect(
             self.url.replace("http", "ws", 1) + "/ws/chat/",
             origin=self.url,  # type: ignore[arg-type]
-            additional_headers={"Cookie": cookies},
+            additional_headers={"Cookie": cookies, **(headers or {})},
             max_size=None,
         ) as connection:
             socket = Socket(connection)

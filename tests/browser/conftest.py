@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -17,6 +19,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 360, "height": 640}
 
 OpenPage = Callable[..., Page]
 
@@ -32,14 +37,26 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def folder(var: Path) -> Path:
+    """Where pictures go: the folder that `SCREENSHOTS` names, else one of this run."""
+    path = Path(os.environ.get("SCREENSHOTS", var / "screenshots"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """`open_page(url)` in a browser of its own, `open_page(url, beside=page)` in another tab of the same."""
+    """`open_page(url)` in a browser of its own, `open_page(url, beside=page)` in another tab of the same.
+
+    Further arguments are what Playwright knows of a browser: `viewport`, `locale`, `color_scheme`. A `quiet` page may
+    complain in its console.
+    """
     complaints: list[str] = []
     contexts = []
 
-    def opened(url: str, *, beside: Page | None = None, quiet: bool = False) -> Page:
-        context = beside.context if beside else browser.new_context(viewport={"width": 1200, "height": 800})
+    def opened(url: str, *, beside: Page | None = None, quiet: bool = False, **options: Any) -> Page:
+        context = beside.context if beside else browser.new_context(**{"viewport": DESKTOP, **options})
         contexts.append(context)
         page = context.new_page()
         if not quiet:
@@ -56,3 +73,20 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+def ask(page: Page, text: str) -> None:
+    expect(page.locator("#title")).not_to_be_empty()  # the scripts run
+    page.locator("#text").fill(text)
+    page.locator("#text").press("Enter")
+
+
+def echo(page: Page, text: str) -> None:
+    """Have the synthetic backend answer `text`, to its end."""
+    answers = page.locator(".answer:not(.live)").count()
+    ask(page, f"/echo {text}")
+    expect(page.locator(".answer:not(.live)")).to_have_count(answers + 1)
+
+
+def answer_of(page: Page) -> str:
+    return page.locator(".answer .text").last.inner_text().strip()

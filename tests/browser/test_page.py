@@ -8,10 +8,10 @@ import urllib.request
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from llm.backends.synthetic import synthetic_text
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, answer_of, ask
 from tests.server import Serve, Site
 
 TOKENS = 100
@@ -32,19 +32,10 @@ def narrow(serve: Serve) -> Site:
     )
 
 
-def ask(page: Page, text: str) -> None:
-    page.locator("#text").fill(text)
-    page.locator("#text").press("Enter")
-
-
 def stats(site: Site) -> dict[str, Any]:
     with urllib.request.urlopen(f"{site.url}/stats") as answer:  # noqa: S310 our own server
         found: dict[str, Any] = json.load(answer)
     return found
-
-
-def answer_of(page: Page) -> str:
-    return page.locator(".answer .text").last.inner_text().strip()
 
 
 def test_a_question_is_answered_as_it_is_written(site: Site, open_page: OpenPage) -> None:
@@ -160,7 +151,7 @@ def test_waiting_shows_the_place_and_a_full_house_leaves_the_text(narrow: Site, 
     ask(running, "First")
     expect(running.locator(".answer .text")).to_contain_text("1 2")
     ask(waiting, "Second")
-    expect(waiting.locator(".answer .note")).to_contain_text("Waiting: 1 of 1 in line")
+    expect(waiting.locator(".answer .waiting")).to_contain_text("Waiting: 1 of 1 in line")
     ask(refused, "Third, long in the writing")
     expect(refused.locator("#problem")).to_have_text(
         re.compile(r"^Everyone is busy right now\. Your text is kept; please try again in (\d+ s|a moment)\.$")
@@ -171,12 +162,12 @@ def test_waiting_shows_the_place_and_a_full_house_leaves_the_text(narrow: Site, 
     running.locator("#stop").click()
     expect(waiting.locator(".answer .text")).to_contain_text("1 2")
     refused.locator("#send").click()
-    expect(refused.locator(".answer .note")).to_contain_text("Waiting: 1 of 1 in line")
+    expect(refused.locator(".answer .waiting")).to_contain_text("Waiting: 1 of 1 in line")
     expect(refused.locator("#text")).to_have_value("")
     expect(refused.locator("#problem")).to_have_text("")
     refused.locator("#stop").click()
     waiting.locator("#stop").click()
-    expect(refused.locator(".answer .note")).to_have_text("Stopped.")
+    expect(refused.locator(".answer .note")).to_have_text("You left the queue.")
     expect(waiting.locator(".answer .note")).to_have_text("Stopped.")
 
 
@@ -234,7 +225,7 @@ def test_the_drawer_of_a_phone(site: Site, browser: Browser) -> None:
     expect(page.locator(".answer .text")).to_have_text(ANSWER)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     expect(page.locator("#list a")).not_to_be_in_viewport()
-    page.locator("#drawer").click()
+    page.locator("#menu").click()
     expect(page.locator("#list a")).to_be_in_viewport()
     page.locator("#new").click()
     expect(page.locator("#list a")).not_to_be_in_viewport()
@@ -256,3 +247,24 @@ def test_an_answer_that_was_stopped_goes_on(site: Site, open_page: OpenPage) -> 
         expect(each.locator(".answer .more")).to_be_hidden()
     page.reload()
     expect(page.locator(".answer .text")).to_have_text(ANSWER)
+
+
+def test_a_conversation_deleted_in_another_tab_is_left_and_can_be_had_back(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    ask(page, "Count")
+    expect(page.locator(".answer .text")).to_have_text(ANSWER)
+    address = page.url
+    other = open_page(address, beside=page, quiet=True)  # the browser itself complains of what is not found
+    expect(other.locator(".answer .text")).to_have_text(ANSWER)
+    page.locator("#list button").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    expect(page).to_have_url(f"{site.url}/")
+    expect(other).to_have_url(f"{site.url}/")
+    expect(other.locator("#problem")).to_have_text("This conversation no longer exists.")
+    for tab in (page, other):
+        expect(tab.locator("#greeting")).to_be_visible()
+        expect(tab.locator("#list a")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page).to_have_url(address)
+    expect(page.locator(".answer .text")).to_have_text(ANSWER)
+    expect(other.locator("#list a")).to_have_text(["Count"])

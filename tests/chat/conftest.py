@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from channels.testing import WebsocketCommunicator
@@ -16,14 +16,20 @@ from chat import consumers
 from chat.consumers import ChatConsumer
 from chat.history import DatabaseHistory
 from chat.hub import Hub
-from chat.records import Question
+from chat.records import Caller, Question
 from chat.turns import Turns
 from tests.chat.doubles import FailingHistory, ScriptedController
 
 
+@pytest.fixture(autouse=True)
+def no_static_files(settings: Any) -> None:
+    """Each client has middleware of its own, which would look for a thousand files first."""
+    settings.SERVESTATIC_USE_FINDERS = False
+
+
 @pytest.fixture
-def visitor() -> UUID:
-    return uuid4()
+def visitor() -> Caller:
+    return a_visitor()
 
 
 @pytest.fixture
@@ -43,8 +49,13 @@ async def turns(controller: ScriptedController, history: DatabaseHistory) -> Asy
     await turns.aclose()
 
 
-def question(visitor: UUID, text: str = "Hello", **fields: Any) -> Question:
-    return Question(visitor=visitor, frame=fields.pop("frame", uuid4().hex), text=text, **fields)
+def a_visitor() -> Caller:
+    """Someone who has opened the page."""
+    return Caller(uuid4(), uuid4().hex)
+
+
+def question(visitor: Caller, text: str = "Hello", **fields: Any) -> Question:
+    return Question(caller=visitor, frame=fields.pop("frame", uuid4().hex), text=text, **fields)
 
 
 class Socket:
@@ -82,7 +93,7 @@ class Socket:
                 return frame
 
 
-Connect = Callable[[UUID | None], AbstractAsyncContextManager[Socket]]
+Connect = Callable[[Caller | None], AbstractAsyncContextManager[Socket]]
 
 
 @pytest.fixture
@@ -91,10 +102,11 @@ def connect(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> Connect:
     monkeypatch.setattr(consumers, "get_turns", lambda: turns)
 
     @asynccontextmanager
-    async def opened(visitor: UUID | None) -> AsyncIterator[Socket]:
+    async def opened(visitor: Caller | None) -> AsyncIterator[Socket]:
         session = SessionStore()
         if visitor is not None:
-            await session.aset("visitor", str(visitor))
+            await session.aset("visitor", str(visitor.visitor))
+            await session.aset("temporary", visitor.temporary)
             await session.asave()
         communicator = WebsocketCommunicator(ChatConsumer.as_asgi(), "/ws/chat/")
         communicator.scope["session"] = SessionStore(session.session_key)

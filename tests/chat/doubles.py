@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
+from channels.layers import InMemoryChannelLayer
+
 from chat.history import DatabaseHistory
+from chat.peers import AnyMessage, decode
 from chat.records import HistoryUnavailable
-from llm.events import Delta, Event, Finished, Stats, Status
+from llm.errors import Overloaded, Unavailable
+from llm.events import Delta, Event, Finished, FinishReason, Stats, Status
 from llm.request import GenerationRequest
+from llm.sampling import SamplingParams
 from llm.stream import EventStream
 
 
@@ -55,6 +61,7 @@ class ScriptedController:
         self.refuses: Exception | None = None
         self.status = Status(state="ready")
         self.model = "scripted"
+        self.defaults = SamplingParams(temperature=0.5, max_new_tokens=100)
         self._callbacks: list[Callable[[Status], None]] = []
 
     async def admit(self, visitor: str) -> ScriptedTicket:
@@ -82,6 +89,57 @@ class ScriptedController:
         return None
 
 
+class Place:
+    """One of the places of `Service`; who runs in it leaves some time after it is cancelled."""
+
+    def __init__(self) -> None:
+        self.stream = EventStream(self.cancel)
+        self.running = False
+        self.leaving = False
+        self.ended = False
+
+    def run(self, request: GenerationRequest) -> EventStream:
+        return self.stream
+
+    def cancel(self) -> None:
+        if self.running:
+            self.leaving = True
+        else:
+            self.end("cancelled")
+
+    def tell(self, event: Event) -> None:
+        if not self.ended:
+            self.stream.push(event)
+
+    def end(self, reason: FinishReason, code: str | None = None) -> None:
+        if not self.ended:
+            self.ended = True
+            self.stream.push(Finished(reason=reason, code=code))
+
+
+class Service(ScriptedController):
+    """Has so many places; is `down` while a test says so."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.down = False
+        self.places: list[Place] = []
+
+    @property
+    def held(self) -> list[Place]:
+        return [place for place in self.places if not place.ended]
+
+    async def admit(self, visitor: str) -> Place:  # type: ignore[override]
+        await asyncio.sleep(0)
+        if self.down:
+            raise Unavailable("Away.")
+        if len(self.held) == self.size:
+            raise Overloaded("Full.")
+        self.places.append(Place())
+        return self.places[-1]
+
+
 class FailingHistory(DatabaseHistory):
     """A database that is away for the next `failures` writes; `checkpoints` are those it has stored."""
 
@@ -105,19 +163,82 @@ class FailingHistory(DatabaseHistory):
         return await super().finish(generation, text, end)
 
 
+class FaultyLayer(InMemoryChannelLayer):
+    """A channel layer that a test takes away, or has lose messages. `sent` are those it took, as they were sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[AnyMessage] = []
+        self.loses: Callable[[AnyMessage], bool] = lambda message: False
+        self.there = True
+        self._went = asyncio.Event()
+
+    def go(self) -> None:
+        """Fail whoever listens, and whoever sends until it is back."""
+        self.there = False
+        self._went.set()
+        self.channels.clear()
+        self.groups.clear()
+
+    def come_back(self) -> None:
+        self.there = True
+        self._went.clear()
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        self._check()
+        decoded = decode(message["message"])
+        if not self.loses(decoded):
+            self.sent.append(decoded)
+            await super().send(channel, message)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self._check()
+        await super().group_add(group, channel)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        self._check()
+        await super().group_send(group, message)
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        self._check()
+        receiving = asyncio.create_task(super().receive(channel))
+        going = asyncio.create_task(self._went.wait())
+        try:
+            await asyncio.wait({receiving, going}, return_when=asyncio.FIRST_COMPLETED)
+            self._check()
+            return receiving.result()
+        finally:
+            receiving.cancel()
+            going.cancel()
+            await asyncio.gather(receiving, going, return_exceptions=True)
+
+    def _check(self) -> None:
+        if not self.there:
+            raise ConnectionError("the layer is away")
+
+
 class Timers:
     """A clock that stands still: timers run until they are cancelled or the test lets them ring."""
 
     def __init__(self) -> None:
         self._timers: list[Timer] = []
+        self._set = asyncio.Event()
 
     @property
     def running(self) -> list[float]:
         """For how long each of them was set."""
         return [timer.seconds for timer in self._timers if not timer.cancelled]
 
+    async def some(self) -> list[float]:
+        """`running`, once there are any."""
+        while not self.running:
+            self._set.clear()
+            await self._set.wait()
+        return self.running
+
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         self._timers.append(Timer(seconds, callback))
+        self._set.set()
         return self._timers[-1]
 
     def ring(self) -> None:

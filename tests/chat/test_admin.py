@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
@@ -11,7 +9,7 @@ from django.test import Client
 
 from chat.history import DatabaseHistory
 from chat.models import Conversation, Generation, Message
-from chat.records import Accepted
+from chat.records import Accepted, Caller
 from llm.events import Finished
 from tests.chat.conftest import question
 
@@ -27,7 +25,7 @@ def operator(client: Client) -> Client:
 
 
 @pytest.fixture
-def accepted(history: DatabaseHistory, visitor: UUID) -> Accepted:
+def accepted(history: DatabaseHistory, visitor: Caller) -> Accepted:
     found = async_to_sync(history.accept)(question(visitor, "Who is <b>Ada</b>?"))
     async_to_sync(history.finish)(found.generation, "A mathematician.", Finished(reason="stop"))
     return found

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.sessions.models import Session
-from django.test import AsyncClient
+from django.test import AsyncClient, override_settings
+from pytest_django import DjangoAssertNumQueries
 
 import llm
+from chat import branches
 from chat.history import DatabaseHistory
+from chat.records import Caller
 from llm.errors import Unavailable
 from llm.events import Finished, Status, Timings, Usage
-from tests.chat.conftest import question
+from tests.chat.conftest import a_visitor, question
 from tests.chat.doubles import ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,19 +29,19 @@ def model(controller: ScriptedController, monkeypatch: pytest.MonkeyPatch) -> Sc
 
 
 @pytest.fixture
-async def browser(visitor: UUID) -> AsyncClient:
+async def browser(visitor: Caller) -> AsyncClient:
     client = AsyncClient()
     session = await client.asession()
-    session["visitor"] = str(visitor)
+    session["visitor"] = str(visitor.visitor)
     await session.asave()
     return client
 
 
 async def test_conversations_and_their_messages_are_those_of_the_visitor(
-    browser: AsyncClient, history: DatabaseHistory, visitor: UUID
+    browser: AsyncClient, history: DatabaseHistory, visitor: Caller
 ) -> None:
     accepted = await history.accept(question(visitor, "Hello"))
-    await history.accept(question(uuid4(), "another's"))
+    await history.accept(question(a_visitor(), "another's"))
     end = Finished(reason="stop", usage=Usage(completion_tokens=2), timings=Timings(ttft=0.25))
     await history.finish(accepted.generation, "Hi", end)
 
@@ -58,13 +62,14 @@ async def test_conversations_and_their_messages_are_those_of_the_visitor(
         "timings": {"queue_time": None, "ttft": 0.25, "decode_time": None, "tokens_per_second": None},
         "code": None,
         "message": None,
+        "model": "",
     }
 
 
 async def test_what_is_anothers_and_what_is_not_there_look_the_same(
     browser: AsyncClient, history: DatabaseHistory
 ) -> None:
-    accepted = await history.accept(question(uuid4(), "a secret"))
+    accepted = await history.accept(question(a_visitor(), "a secret"))
     theirs = await browser.get(f"/api/conversations/{accepted.conversation}/")
     missing = await browser.get(f"/api/conversations/{uuid4()}/")
     assert (theirs.status_code, theirs.content) == (missing.status_code, missing.content)
@@ -78,6 +83,92 @@ async def test_without_a_visitor_there_is_nothing_to_see() -> None:
 
 async def test_a_wrong_page_is_not_found(browser: AsyncClient) -> None:
     assert (await browser.get("/api/conversations/?after=nonsense")).status_code == 404
+
+
+BIASES = b", ".join(b'"%d": 1' % token for token in range(301))
+
+CHANGES = (
+    ("patch", "/api/conversations/{}/"),
+    ("delete", "/api/conversations/{}/"),
+    ("post", "/api/conversations/{}/restore/"),
+    ("delete", "/api/messages/{}/"),
+    ("put", "/api/messages/{}/feedback/"),
+    ("delete", "/api/messages/{}/feedback/"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+async def test_a_change_wants_the_token_of_the_page(browser: AsyncClient, method: str, path: str) -> None:
+    client = AsyncClient(enforce_csrf_checks=True)
+    client.cookies = browser.cookies
+    token = (await client.get("/")).cookies["csrftoken"].value
+    change = getattr(client, method)
+    body = {"data": b"{}", "content_type": "application/json"}
+    address = path.format(uuid4())
+    assert (await change(address, **body)).status_code == 403
+    assert (await change(address, **body, headers={"X-CSRFToken": "x" * 64})).status_code == 403
+    assert (await change(address, **body, headers={"X-CSRFToken": token})).status_code in (400, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), [("get", "/api/conversations/"), *CHANGES])
+@override_settings(CHAT_LOGIN_REQUIRED="1")
+async def test_where_an_account_is_required_there_is_nothing_without_one(
+    browser: AsyncClient, history: DatabaseHistory, visitor: Caller, method: str, path: str
+) -> None:
+    accepted = await history.accept(question(visitor, "Before it was"))
+    await history.finish(accepted.generation, "Hi", Finished(reason="stop"))
+    key = accepted.conversation if "conversations" in path else accepted.answer
+    answer = await getattr(browser, method)(path.format(key), data={})
+    assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
+    assert (await history.branch(visitor, accepted.conversation)).messages[1].text == "Hi"
+
+
+@pytest.mark.parametrize("method", ["patch", "put"])
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"title": "%s"}' % (b"x" * 3_000_000), 413, "too_large"),
+        (b'{"comment": "%s", "value": 1}' % (b"x" * 100_000), 400, "invalid_request"),
+        (b"[" * 100_000, 400, "invalid_request"),
+        (b'{"settings": {"stop": %s}}' % (b"[" * 100_000), 400, "invalid_request"),
+        (
+            b'{"settings": {"logit_bias": {%s}}}' % BIASES,
+            400,
+            "invalid_request",
+        ),
+        (b'{"settings": {"seed": %s}}' % (b"9" * 10_000), 400, "invalid_request"),
+        (b"\xff\xfe", 400, "invalid_request"),
+        (b"", 400, "invalid_request"),
+    ],
+    ids=["3 MB", "a long comment", "depth", "depth of a field", "many biases", "a long number", "no UTF-8", "nothing"],
+)
+async def test_what_is_too_large_or_no_change_is_said(
+    browser: AsyncClient, history: DatabaseHistory, visitor: Caller, method: str, body: bytes, status: int, code: str
+) -> None:
+    accepted = await history.accept(question(visitor, "Hello"))
+    feedback = f"/api/messages/{accepted.answer}/feedback/"
+    path = f"/api/conversations/{accepted.conversation}/" if method == "patch" else feedback
+    answer = await getattr(browser, method)(path, data=body, content_type="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_list_costs_as_many_queries_whatever_is_in_it(
+    visitor: Caller, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    history = DatabaseHistory()
+
+    async def ask(text: str) -> None:
+        await history.accept(question(visitor, text))
+
+    async_to_sync(ask)("Question")
+    for query in ("", "uest"):
+        with django_assert_num_queries(2):
+            assert len(branches.page(visitor.visitor, query=query).conversations) == 1
+    for number in range(60):
+        async_to_sync(ask)(f"Question {number}")
+    for query in ("", "uest"):
+        with django_assert_num_queries(2):
+            assert len(branches.page(visitor.visitor, query=query).conversations) == branches.PAGE_SIZE
 
 
 async def test_only_reading_methods_are_answered(browser: AsyncClient) -> None:

@@ -66,6 +66,12 @@ def test_names_are_those_of_the_fields() -> None:
         "CHAT_MESSAGES_PER_MINUTE_PER_ADDRESS",
         "CHAT_SOCKETS_PER_VISITOR",
         "CHAT_DRAIN_SECONDS",
+        "CHAT_LOGIN_REQUIRED",
+        "CHAT_SIGN_UP",
+        "CHAT_SIGN_INS_PER_MINUTE",
+        "CHAT_SYSTEM_PROMPT",
         "CHAT_ORIGINS",
         "CHAT_SESSION_DAYS",
+        "CHAT_REVALIDATE_SECONDS",
+        "CHAT_TEMPORARY",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,12 +11,16 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 
-from chat.consumers import UnknownSocket
+from chat.consumers import ChatConsumer, UnknownSocket
+from chat.hub import Feed
 from chat.models import Conversation, Generation, Message
+from chat.outlet import Outlet
+from chat.records import Caller
+from chat.revalidation import Revalidation
 from chat.turns import Turns
 from llm.errors import Overloaded
 from llm.events import Delta, Finished, Queued, Started, Status
-from tests.chat.conftest import Connect, Socket
+from tests.chat.conftest import Connect, Socket, a_visitor
 from tests.chat.doubles import ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,7 +33,7 @@ async def ask(socket: Socket, text: str = "Hello", **fields: Any) -> dict[str, A
 
 
 async def test_hello_and_status_come_first_and_status_again_on_change(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     controller.status = Status(state="loading", progress=0.25, message="Reading weights")
     async with connect(visitor) as socket:
@@ -37,21 +42,34 @@ async def test_hello_and_status_come_first_and_status_again_on_change(
             "type": "hello",
             "protocol": 1,
             "model": "scripted",
-            "limits": {"frame_bytes": 65536, "message_chars": 16000, "watches": 8},
+            "limits": {
+                "frame_bytes": 65536,
+                "message_chars": 16000,
+                "watches": 8,
+                "max_new_tokens": 512,
+                "system_prompt": "extend",
+            },
+            "temporary": "optional",
         }
         assert await socket.next() == {
             "type": "status",
             "state": "loading",
             "model": "scripted",
+            "defaults": {"temperature": 0.5, "max_new_tokens": 100},
             "progress": 0.25,
             "message": "Reading weights",
         }
         controller.become(Status(state="ready"))
-        assert await socket.next() == {"type": "status", "state": "ready", "model": "scripted"}
+        assert await socket.next() == {
+            "type": "status",
+            "state": "ready",
+            "model": "scripted",
+            "defaults": {"temperature": 0.5, "max_new_tokens": 100},
+        }
 
 
 async def test_a_message_is_accepted_streamed_and_ended(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         accepted = await ask(socket)
@@ -74,7 +92,7 @@ async def test_a_message_is_accepted_streamed_and_ended(
 
 
 async def test_the_place_in_the_queue_is_told_on_every_change(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         await ask(socket)
@@ -84,7 +102,7 @@ async def test_the_place_in_the_queue_is_told_on_every_change(
             assert (queued["position"], queued["size"], queued["eta"]) == (place, 2, None)
 
 
-async def test_bad_frames_are_answered_and_the_socket_stays(connect: Connect, visitor: UUID) -> None:
+async def test_bad_frames_are_answered_and_the_socket_stays(connect: Connect, visitor: Caller) -> None:
     async with connect(visitor) as socket:
         for text in ("", "{", "[]", '{"type":"message.send","id":"a","text":7}', "x" * 70_000):
             await socket.send_raw(text=text)
@@ -109,7 +127,7 @@ async def test_bad_frames_are_answered_and_the_socket_stays(connect: Connect, vi
     ],
 )
 async def test_what_cannot_be_done_is_answered_with_its_code(
-    connect: Connect, controller: ScriptedController, visitor: UUID, frame: dict[str, Any], code: str
+    connect: Connect, controller: ScriptedController, visitor: Caller, frame: dict[str, Any], code: str
 ) -> None:
     async with connect(visitor) as socket:
         reply = await socket.ask(**frame)
@@ -119,7 +137,7 @@ async def test_what_cannot_be_done_is_answered_with_its_code(
 
 
 async def test_a_full_house_says_so_and_stores_nothing(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     controller.refuses = Overloaded("All places are taken.", retry_after=3.5, queue_size=64)
     async with connect(visitor) as socket:
@@ -136,7 +154,7 @@ async def test_a_full_house_says_so_and_stores_nothing(
 
 
 async def test_an_unexpected_failure_is_one_reply_without_details(
-    connect: Connect, controller: ScriptedController, visitor: UUID, caplog: pytest.LogCaptureFixture
+    connect: Connect, controller: ScriptedController, visitor: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     controller.refuses = ZeroDivisionError("a secret")
     async with connect(visitor) as socket:
@@ -148,7 +166,7 @@ async def test_an_unexpected_failure_is_one_reply_without_details(
 
 
 async def test_nothing_waits_behind_a_message_that_is_being_accepted(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         release, admit = asyncio.Event(), controller.admit
@@ -165,7 +183,7 @@ async def test_nothing_waits_behind_a_message_that_is_being_accepted(
 
 
 async def test_a_frame_sent_twice_is_answered_twice_and_run_once(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as first, connect(visitor) as second:
         one = await ask(first, id="f")
@@ -179,7 +197,7 @@ async def test_a_frame_sent_twice_is_answered_twice_and_run_once(
 
 
 async def test_a_closed_socket_is_no_stop_and_another_goes_on_where_it_was(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         accepted = await ask(socket)
@@ -202,7 +220,7 @@ async def test_a_closed_socket_is_no_stop_and_another_goes_on_where_it_was(
 
 
 async def test_open_of_an_ended_answer_gives_it_whole(
-    connect: Connect, controller: ScriptedController, turns: Turns, visitor: UUID
+    connect: Connect, controller: ScriptedController, turns: Turns, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         accepted = await ask(socket)
@@ -219,7 +237,7 @@ async def test_open_of_an_ended_answer_gives_it_whole(
 
 
 async def test_open_without_a_running_answer_is_ok_and_silent(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         accepted = await ask(socket)
@@ -232,7 +250,7 @@ async def test_open_without_a_running_answer_is_ok_and_silent(
 
 
 async def test_stop_works_from_any_socket_of_the_visitor(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket, connect(visitor) as other:
         accepted = await ask(socket)
@@ -242,9 +260,9 @@ async def test_stop_works_from_any_socket_of_the_visitor(
 
 
 async def test_nobody_reads_stops_or_changes_what_is_anothers(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
-    async with connect(visitor) as socket, connect(uuid4()) as stranger:
+    async with connect(visitor) as socket, connect(a_visitor()) as stranger:
         accepted = await ask(socket, "a secret")
         await controller.tickets[0].say("the answer")
         conversation, generation = accepted["conversation"], accepted["generation"]
@@ -266,9 +284,10 @@ async def test_nobody_reads_stops_or_changes_what_is_anothers(
 
 
 async def test_the_visitors_other_sockets_hear_of_a_change(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
-    async with connect(visitor) as socket, connect(visitor) as other, connect(uuid4()) as stranger:
+    async with connect(visitor) as socket, connect(visitor) as other, connect(a_visitor()) as stranger:
+        await other.until("hello")
         accepted = await ask(socket)
         assert (await other.until("conversation.changed"))["conversation"] == accepted["conversation"]
         await controller.tickets[0].tell(Finished(reason="stop"))
@@ -278,7 +297,7 @@ async def test_the_visitors_other_sockets_hear_of_a_change(
 
 
 async def test_two_questions_at_once_in_one_conversation_are_one_answer_and_one_refusal(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as one, connect(visitor) as two:
         conversation = (await ask(one))["conversation"]
@@ -294,7 +313,7 @@ async def test_two_questions_at_once_in_one_conversation_are_one_answer_and_one_
 
 @pytest.mark.parametrize("text", ["<::EOS::>", '"}\n{"type":"generation.finished"}', "\u2028\r\n\t\x01", "👩‍👩‍👧 あ"])
 async def test_no_text_of_an_answer_breaks_the_frames(
-    connect: Connect, controller: ScriptedController, visitor: UUID, text: str
+    connect: Connect, controller: ScriptedController, visitor: Caller, text: str
 ) -> None:
     async with connect(visitor) as socket:
         accepted = await ask(socket, text)
@@ -305,7 +324,7 @@ async def test_no_text_of_an_answer_breaks_the_frames(
     assert (await Message.objects.aget(pk=accepted["answer"])).text == f"{text}after"
 
 
-async def test_regenerate_answers_again(connect: Connect, controller: ScriptedController, visitor: UUID) -> None:
+async def test_regenerate_answers_again(connect: Connect, controller: ScriptedController, visitor: Caller) -> None:
     async with connect(visitor) as socket:
         first = await ask(socket)
         await controller.tickets[0].tell(Delta("1"), Finished(reason="stop"))
@@ -318,7 +337,7 @@ async def test_regenerate_answers_again(connect: Connect, controller: ScriptedCo
 
 
 async def test_a_cut_off_answer_goes_on_for_everyone_who_watches(
-    connect: Connect, controller: ScriptedController, turns: Turns, visitor: UUID
+    connect: Connect, controller: ScriptedController, turns: Turns, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket, connect(visitor) as other:
         first = await ask(socket)
@@ -354,8 +373,8 @@ async def test_without_a_session_the_socket_is_told_and_closed(connect: Connect)
 
 
 @override_settings(CHAT_SOCKETS_PER_VISITOR="2")
-async def test_one_socket_too_many_is_told_and_closed(connect: Connect, visitor: UUID) -> None:
-    async with connect(visitor) as first, connect(visitor), connect(uuid4()) as other:
+async def test_one_socket_too_many_is_told_and_closed(connect: Connect, visitor: Caller) -> None:
+    async with connect(visitor) as first, connect(visitor), connect(a_visitor()) as other:
         async with connect(visitor) as third:
             assert (await third.next())["code"] == "too_many_sockets"
             assert await third.communicator.receive_output(timeout=5) == {"type": "websocket.close", "code": 4429}
@@ -369,7 +388,7 @@ async def test_one_socket_too_many_is_told_and_closed(connect: Connect, visitor:
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="1")
 async def test_one_message_too_many_is_told_when_to_come_again(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
         await ask(socket)
@@ -386,10 +405,17 @@ async def test_an_unknown_address_is_refused_without_an_error() -> None:
 
 @override_settings(CHAT_MESSAGE_MAX_CHARS="5", CHAT_WATCHES_PER_SOCKET="1")
 async def test_the_limits_are_those_of_the_settings(
-    connect: Connect, controller: ScriptedController, visitor: UUID
+    connect: Connect, controller: ScriptedController, visitor: Caller
 ) -> None:
     async with connect(visitor) as socket:
-        assert (await socket.next())["limits"] == {"frame_bytes": 65536, "message_chars": 5, "watches": 1}
+        limits = (await socket.next())["limits"]
+        assert limits == {
+            "frame_bytes": 65536,
+            "message_chars": 5,
+            "watches": 1,
+            "max_new_tokens": 512,
+            "system_prompt": "extend",
+        }
         assert (await socket.ask("message.send", text="123456"))["code"] == "too_large"
         first, second = await ask(socket, "1"), await ask(socket, "2")
         for ticket in controller.tickets:
@@ -402,7 +428,7 @@ async def test_the_limits_are_those_of_the_settings(
 
 @pytest.mark.parametrize("end", ["disconnect", "cancel", "failure"])
 async def test_a_socket_leaves_nothing_behind_however_it_ends(
-    connect: Connect, controller: ScriptedController, turns: Turns, visitor: UUID, end: str
+    connect: Connect, controller: ScriptedController, turns: Turns, visitor: Caller, end: str
 ) -> None:
     before = asyncio.all_tasks()
     async with connect(visitor) as socket:
@@ -428,3 +454,24 @@ async def test_a_socket_leaves_nothing_behind_however_it_ends(
     assert asyncio.all_tasks() <= before
     assert (await Generation.objects.aget(pk=accepted["generation"])).state == "stop"
     assert await Conversation.objects.acount() == 1
+
+
+def alive() -> int:
+    """How much of sockets there is in memory."""
+    kinds = {ChatConsumer, Outlet, Feed, Revalidation}
+    return sum(type(each) in kinds for each in gc.get_objects())  # `isinstance` would ask each for its `__class__`
+
+
+async def test_the_memory_of_a_socket_is_free_as_soon_as_it_ends(connect: Connect, visitor: Caller) -> None:
+    """The server makes full collections rare, and each of these holds a connection's buffers."""
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        async with connect(visitor) as socket:
+            await socket.ask("ping")
+            assert alive() > before
+        del socket
+        assert alive() == before
+    finally:
+        gc.enable()

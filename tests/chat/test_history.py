@@ -1,30 +1,92 @@
-"""The contract of a history, kept by the one in the database."""
+"""The contract of a history, kept by the one in the database and by the one in a session."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.models import Session
 from django.db import IntegrityError, OperationalError
+from django.utils import timezone
 
-from chat import branches
-from chat import history as history_module
-from chat.history import DatabaseHistory, title_of
+from chat import acceptance, branches, session_branches, sessions
+from chat.acceptance import title_of
+from chat.branches import settings_of
+from chat.history import DatabaseHistory
 from chat.models import Conversation, Generation, Message, Visitor
-from chat.records import BadParent, Continue, HistoryUnavailable, NotFound, NothingToContinue, Redo, TurnInProgress
+from chat.records import (
+    Accepted,
+    BadParent,
+    Caller,
+    Changes,
+    Continue,
+    HistoryUnavailable,
+    NotFound,
+    NothingToContinue,
+    Redo,
+    Settings,
+    TurnInProgress,
+)
+from chat.session_history import SessionHistory
 from llm.events import Finished, Timings, Usage
 from llm.request import ChatMessage
-from tests.chat.conftest import question
+from tests.chat.conftest import a_visitor, question
+from tests.chat.memory import MemoryHistory
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+AnyHistory = DatabaseHistory | SessionHistory
+AnyTurnHistory = AnyHistory | MemoryHistory
+
+
+@pytest.fixture(params=[DatabaseHistory, SessionHistory], ids=["database", "session"])
+def history(request: pytest.FixtureRequest) -> AnyHistory:
+    found: AnyHistory = request.param()
+    return found
+
+
+@pytest.fixture(params=[DatabaseHistory, SessionHistory, MemoryHistory], ids=["database", "session", "memory"])
+def turn_history(request: pytest.FixtureRequest) -> AnyTurnHistory:
+    """For what turns are run by; the one in memory stands in for the others where turns are tested."""
+    found: AnyTurnHistory = request.param()
+    return found
+
+
+def another(history: AnyTurnHistory) -> AnyTurnHistory:
+    """That of another process."""
+    if isinstance(history, MemoryHistory):
+        return MemoryHistory(history.tables)
+    return type(history)(owner=uuid4())
+
+
+async def state(history: AnyTurnHistory, visitor: Caller, accepted: Accepted) -> tuple[str, str]:
+    """And the text."""
+    stored = await history.answer(visitor, accepted.conversation, accepted.generation)
+    assert stored is not None
+    return stored.generation.state, stored.text
+
+
+async def size(visitor: Caller, history: AnyTurnHistory) -> int:
+    """How many messages there are of a visitor, wherever they are."""
+    if isinstance(history, MemoryHistory):
+        answers = [answer for answer in history.tables.answers.values() if answer.visitor == visitor.visitor]
+        return len(answers) + len({answer.question for answer in answers})
+    return await sync_to_async(_size)(visitor)
+
+
+def _size(visitor: Caller) -> int:
+    in_session = sum(len(chat.messages) for chat in sessions.read(visitor).chats)
+    return in_session + Message.objects.filter(conversation__visitor=visitor.visitor).count()
+
 
 STOP = Finished(reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=2), timings=Timings(ttft=0.5))
 
 
 async def said(
-    history: DatabaseHistory, visitor: UUID, text: str, answer: str, conversation: UUID | None = None
+    history: AnyTurnHistory, visitor: Caller, text: str, answer: str, conversation: UUID | None = None
 ) -> UUID:
     """A question with its finished answer; the conversation it is in."""
     accepted = await history.accept(question(visitor, text, conversation=conversation))
@@ -32,7 +94,7 @@ async def said(
     return accepted.conversation
 
 
-async def test_accept_stores_question_answer_and_generation(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_accept_stores_question_answer_and_generation(history: AnyHistory, visitor: Caller) -> None:
     accepted = await history.accept(question(visitor, "\n Hello there \nmore"))
     assert accepted.new
     assert accepted.prompt == (ChatMessage("user", "\n Hello there \nmore"),)
@@ -48,28 +110,30 @@ async def test_accept_stores_question_answer_and_generation(history: DatabaseHis
     assert generation.state == "queued"
 
 
-async def test_finish_stores_text_and_end_once(history: DatabaseHistory, visitor: UUID) -> None:
-    accepted = await history.accept(question(visitor))
-    await history.started(accepted.generation)
-    assert await history.finish(accepted.generation, "Hi", STOP)
-    assert not await history.finish(accepted.generation, "again", Finished(reason="error"))
-    await history.started(accepted.generation)  # too late, changes nothing
-    stored = await history.answer(visitor, accepted.conversation, accepted.generation)
+async def test_finish_stores_text_and_end_once(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    accepted = await turn_history.accept(question(visitor))
+    await turn_history.started(accepted.generation)
+    assert await turn_history.finish(accepted.generation, "Hi", STOP)
+    assert not await turn_history.finish(accepted.generation, "again", Finished(reason="error"))
+    await turn_history.started(accepted.generation)  # too late, changes nothing
+    stored = await turn_history.answer(visitor, accepted.conversation, accepted.generation)
     assert stored is not None
     assert stored.text == "Hi"
     assert stored.generation.finished == STOP
-    assert await history.answer(visitor, accepted.conversation, None) is None
+    assert await turn_history.answer(visitor, accepted.conversation, None) is None
 
 
 async def test_checkpoint_stores_the_text_of_what_runs_here_and_names_the_rest(
-    history: DatabaseHistory, visitor: UUID
+    turn_history: AnyTurnHistory, visitor: Caller
 ) -> None:
-    running, ended = await history.accept(question(visitor)), await history.accept(question(visitor))
-    await history.finish(ended.generation, "whole", STOP)
-    other = await DatabaseHistory(owner=uuid4()).accept(question(visitor))
+    running, ended = await turn_history.accept(question(visitor)), await turn_history.accept(question(visitor))
+    await turn_history.finish(ended.generation, "whole", STOP)
+    other = await another(turn_history).accept(question(visitor))
     texts = {each.generation: "so far" for each in (running, ended, other)}
-    assert await history.checkpoint(texts) == {ended.generation, other.generation}
-    stored = [await history.answer(visitor, each.conversation, each.generation) for each in (running, ended, other)]
+    assert await turn_history.checkpoint(texts) == {ended.generation, other.generation}
+    stored = [
+        await turn_history.answer(visitor, each.conversation, each.generation) for each in (running, ended, other)
+    ]
     assert [(each.generation.state, each.text) for each in stored if each] == [
         ("running", "so far"),
         ("stop", "whole"),
@@ -78,12 +142,18 @@ async def test_checkpoint_stores_the_text_of_what_runs_here_and_names_the_rest(
 
 
 async def test_a_database_that_is_away_is_named_so(
-    history: DatabaseHistory, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+    history: AnyHistory, visitor: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise OperationalError("the connection is closed")
 
-    for module, name in ((history_module, "_accepted"), (branches, "page"), (branches, "shown"), (branches, "answer")):
+    for module, name in (
+        (acceptance, "earlier"),
+        (branches, "page"),
+        (branches, "shown"),
+        (branches, "answer"),
+        *((session_branches, name) for name in ("earlier", "conversations", "branch", "answer")),
+    ):
         monkeypatch.setattr(module, name, away)
     for attempt in (
         history.accepted(visitor, "f"),
@@ -95,63 +165,75 @@ async def test_a_database_that_is_away_is_named_so(
             await attempt
 
 
-async def test_finish_of_another_process_writes_nothing(history: DatabaseHistory, visitor: UUID) -> None:
-    accepted = await history.accept(question(visitor))
-    assert not await DatabaseHistory(owner=uuid4()).finish(accepted.generation, "mine", STOP)
-    stored = await history.answer(visitor, accepted.conversation, accepted.generation)
+async def test_an_end_that_was_written_may_be_written_again(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    """As one does who did not learn whether it was; another end is another's."""
+    accepted = await turn_history.accept(question(visitor))
+    assert await turn_history.finish(accepted.generation, "Hi", STOP)
+    assert await turn_history.finish(accepted.generation, "Hi", STOP)
+    assert not await turn_history.finish(accepted.generation, "Hi", Finished(reason="length"))
+    assert not await another(turn_history).finish(accepted.generation, "Hi", STOP)
+    assert await state(turn_history, visitor, accepted) == ("stop", "Hi")
+
+
+async def test_finish_of_another_process_writes_nothing(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    accepted = await turn_history.accept(question(visitor))
+    assert not await another(turn_history).finish(accepted.generation, "mine", STOP)
+    stored = await turn_history.answer(visitor, accepted.conversation, accepted.generation)
     assert stored is not None
     assert stored.text == ""
     assert stored.generation.finished is None
 
 
-async def test_recover_ends_the_turns_of_others_only(history: DatabaseHistory, visitor: UUID) -> None:
-    dead = DatabaseHistory(owner=uuid4())
+async def test_recover_ends_the_turns_of_others_only(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    dead = another(turn_history)
     lost = await dead.accept(question(visitor))
-    mine = await history.accept(question(visitor))
-    assert await history.recover() == 1
-    states = {row.pk: row.state async for row in Generation.objects.all()}
-    assert states == {lost.generation: "interrupted", mine.generation: "queued"}
+    mine = await turn_history.accept(question(visitor))
+    assert await turn_history.recover() == 1
+    states = [(await state(turn_history, visitor, each))[0] for each in (lost, mine)]
+    assert states == ["interrupted", "queued"]
     assert not await dead.finish(lost.generation, "too late", STOP)
-    assert await history.recover() == 0
+    assert await turn_history.recover() == 0
 
 
-async def test_accept_of_a_repeated_frame_leads_to_the_first_rows(history: DatabaseHistory, visitor: UUID) -> None:
-    first = await history.accept(question(visitor, frame="f"))
-    again = await history.accept(question(visitor, frame="f"))
-    found = await history.accepted(visitor, "f")
+async def test_accept_of_a_repeated_frame_leads_to_the_first_rows(
+    turn_history: AnyTurnHistory, visitor: Caller
+) -> None:
+    first = await turn_history.accept(question(visitor, frame="f"))
+    again = await turn_history.accept(question(visitor, frame="f"))
+    found = await turn_history.accepted(visitor, "f")
     assert again == found
     assert not again.new
     assert (again.conversation, again.answer, again.generation) == (first.conversation, first.answer, first.generation)
-    assert await Message.objects.acount() == 2
-    assert await history.accepted(uuid4(), "f") is None
+    assert await size(visitor, turn_history) == 2
+    assert await turn_history.accepted(a_visitor(), "f") is None
 
 
-async def test_accept_of_the_same_frame_at_once_stores_one(history: DatabaseHistory, visitor: UUID) -> None:
-    results = await asyncio.gather(*(history.accept(question(visitor, frame="f")) for _ in range(5)))
+async def test_accept_of_the_same_frame_at_once_stores_one(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    results = await asyncio.gather(*(turn_history.accept(question(visitor, frame="f")) for _ in range(5)))
     assert sum(each.new for each in results) == 1
     assert len({each.generation for each in results}) == 1
-    assert await Generation.objects.acount() == 1
+    assert await size(visitor, turn_history) == 2
 
 
-async def test_accept_refuses_a_second_live_answer(history: DatabaseHistory, visitor: UUID) -> None:
-    first = await history.accept(question(visitor))
+async def test_accept_refuses_a_second_live_answer(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    first = await turn_history.accept(question(visitor))
     with pytest.raises(TurnInProgress):
-        await history.accept(question(visitor, conversation=first.conversation))
+        await turn_history.accept(question(visitor, conversation=first.conversation))
     with pytest.raises(TurnInProgress):
-        await history.accept(Redo(visitor=visitor, frame="r", answer=first.answer))
-    assert await Message.objects.acount() == 2
-    await history.finish(first.generation, "x", STOP)
-    await history.accept(question(visitor, conversation=first.conversation))
+        await turn_history.accept(Redo(caller=visitor, frame="r", answer=first.answer))
+    assert await size(visitor, turn_history) == 2
+    await turn_history.finish(first.generation, "x", STOP)
+    await turn_history.accept(question(visitor, conversation=first.conversation))
 
 
-async def test_a_conversation_goes_on_below_what_is_shown(history: DatabaseHistory, visitor: UUID) -> None:
-    conversation = await said(history, visitor, "one", "1")
-    await said(history, visitor, "two", "2", conversation)
-    accepted = await history.accept(question(visitor, "three", conversation=conversation))
+async def test_a_conversation_goes_on_below_what_is_shown(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    conversation = await said(turn_history, visitor, "one", "1")
+    await said(turn_history, visitor, "two", "2", conversation)
+    accepted = await turn_history.accept(question(visitor, "three", conversation=conversation))
     assert [message.content for message in accepted.prompt] == ["one", "1", "two", "2", "three"]
 
 
-async def test_a_parent_makes_a_branch(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_a_parent_makes_a_branch(history: AnyHistory, visitor: Caller) -> None:
     conversation = await said(history, visitor, "one", "1")
     first = (await history.branch(visitor, conversation)).messages[-1].id
     await said(history, visitor, "two", "2", conversation)
@@ -163,7 +245,7 @@ async def test_a_parent_makes_a_branch(history: DatabaseHistory, visitor: UUID) 
     assert [m.text for m in (await history.branch(visitor, conversation)).messages] == ["new root", ""]
 
 
-async def test_a_parent_must_be_an_answer_of_the_conversation(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_a_parent_must_be_an_answer_of_the_conversation(history: AnyHistory, visitor: Caller) -> None:
     conversation = await said(history, visitor, "one", "1")
     elsewhere = await said(history, visitor, "other", "2")
     asked = (await history.branch(visitor, conversation)).messages[0].id
@@ -174,13 +256,13 @@ async def test_a_parent_must_be_an_answer_of_the_conversation(history: DatabaseH
         await history.accept(question(visitor, conversation=conversation, branches=True, parent=foreign))
     with pytest.raises(NotFound):
         await history.accept(question(visitor, branches=True, parent=foreign))
-    assert await Conversation.objects.acount() == 2
+    assert len((await history.conversations(visitor)).conversations) == 2
 
 
-async def test_redo_puts_a_further_answer_beside_the_first(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_redo_puts_a_further_answer_beside_the_first(history: AnyHistory, visitor: Caller) -> None:
     conversation = await said(history, visitor, "one", "1")
     asked, answer = (await history.branch(visitor, conversation)).messages
-    redone = await history.accept(Redo(visitor=visitor, frame="r", answer=answer.id))
+    redone = await history.accept(Redo(caller=visitor, frame="r", answer=answer.id))
     assert redone.message == asked.id
     assert redone.prompt == (ChatMessage("user", "one"),)
     shown = (await history.branch(visitor, conversation)).messages
@@ -188,44 +270,47 @@ async def test_redo_puts_a_further_answer_beside_the_first(history: DatabaseHist
 
 
 @pytest.mark.parametrize("reason", ["length", "cancelled", "timeout", "error", "interrupted"])
-async def test_a_cut_off_answer_goes_on_in_its_place(history: DatabaseHistory, visitor: UUID, reason: str) -> None:
-    first = await history.accept(question(visitor, "one"))
-    await history.finish(first.generation, "1", Finished(reason=reason))  # type: ignore[arg-type]
-    more = await history.accept(Continue(visitor=visitor, frame="c", answer=first.answer))
+async def test_a_cut_off_answer_goes_on_in_its_place(
+    turn_history: AnyTurnHistory, visitor: Caller, reason: str
+) -> None:
+    first = await turn_history.accept(question(visitor, "one"))
+    await turn_history.finish(first.generation, "1", Finished(reason=reason))  # type: ignore[arg-type]
+    more = await turn_history.accept(Continue(caller=visitor, frame="c", answer=first.answer))
     assert (more.conversation, more.message, more.answer) == (first.conversation, first.message, first.answer)
     assert more.text == "1"
     assert more.prompt == (ChatMessage("user", "one"), ChatMessage("assistant", "1"))
-    assert await history.checkpoint({more.generation: "12"}) == set()
+    assert await turn_history.checkpoint({more.generation: "12"}) == set()
     with pytest.raises(TurnInProgress):
-        await history.accept(Continue(visitor=visitor, frame="d", answer=first.answer))
-    await history.finish(more.generation, "123", Finished(reason="stop"))
-    (_, answer) = (await history.branch(visitor, first.conversation)).messages
-    assert (answer.text, answer.generation and answer.generation.id) == ("123", more.generation)
-    again = await history.accept(Continue(visitor=visitor, frame="c", answer=first.answer))
+        await turn_history.accept(Continue(caller=visitor, frame="d", answer=first.answer))
+    await turn_history.finish(more.generation, "123", Finished(reason="stop"))
+    assert await state(turn_history, visitor, more) == ("stop", "123")
+    again = await turn_history.accept(Continue(caller=visitor, frame="c", answer=first.answer))
     assert (again.generation, again.new) == (more.generation, False)
 
 
-async def test_an_answer_that_is_complete_or_empty_does_not_go_on(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_an_answer_that_is_complete_or_empty_does_not_go_on(
+    turn_history: AnyTurnHistory, visitor: Caller
+) -> None:
     for text, reason in (("complete", "stop"), ("", "error")):
-        accepted = await history.accept(question(visitor))
-        await history.finish(accepted.generation, text, Finished(reason=reason))  # type: ignore[arg-type]
+        accepted = await turn_history.accept(question(visitor))
+        await turn_history.finish(accepted.generation, text, Finished(reason=reason))  # type: ignore[arg-type]
         with pytest.raises(NothingToContinue):
-            await history.accept(Continue(visitor=visitor, frame="c", answer=accepted.answer))
+            await turn_history.accept(Continue(caller=visitor, frame="c", answer=accepted.answer))
         with pytest.raises(NotFound):
-            await history.accept(Continue(visitor=uuid4(), frame="c", answer=accepted.answer))
+            await turn_history.accept(Continue(caller=a_visitor(), frame="c", answer=accepted.answer))
         with pytest.raises(NotFound):
-            await history.accept(Continue(visitor=visitor, frame="c", answer=accepted.message))
+            await turn_history.accept(Continue(caller=visitor, frame="c", answer=accepted.message))
 
 
-async def test_the_prompt_leaves_out_questions_without_an_answer(history: DatabaseHistory, visitor: UUID) -> None:
-    conversation = await said(history, visitor, "unanswered", "")
-    accepted = await history.accept(question(visitor, "again", conversation=conversation))
+async def test_the_prompt_leaves_out_questions_without_an_answer(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    conversation = await said(turn_history, visitor, "unanswered", "")
+    accepted = await turn_history.accept(question(visitor, "again", conversation=conversation))
     assert accepted.prompt == (ChatMessage("user", "again"),)
 
 
-async def test_what_is_anothers_is_not_found(history: DatabaseHistory, visitor: UUID) -> None:
+async def test_what_is_anothers_is_not_found(history: AnyHistory, visitor: Caller) -> None:
     accepted = await history.accept(question(visitor))
-    stranger = uuid4()
+    stranger = a_visitor()
     assert not await history.owns(stranger, accepted.generation)
     assert await history.owns(visitor, accepted.generation)
     await history.finish(accepted.generation, "secret", STOP)
@@ -233,24 +318,113 @@ async def test_what_is_anothers_is_not_found(history: DatabaseHistory, visitor: 
         history.branch(stranger, accepted.conversation),
         history.answer(stranger, accepted.conversation, accepted.generation),
         history.accept(question(stranger, conversation=accepted.conversation)),
-        history.accept(Redo(visitor=stranger, frame="r", answer=accepted.answer)),
+        history.accept(Redo(caller=stranger, frame="r", answer=accepted.answer)),
     ):
         with pytest.raises(NotFound):
             await attempt
     assert (await history.conversations(stranger)).conversations == []
-    assert await Message.objects.acount() == 2
-    assert not await Visitor.objects.filter(pk=stranger).aexists()
+    assert await size(visitor, history) == 2
+    assert not await Visitor.objects.filter(pk=stranger.visitor).aexists()
 
 
-async def test_an_answer_is_found_in_its_own_conversation_only(history: DatabaseHistory, visitor: UUID) -> None:
-    one, two = [await history.accept(question(visitor)) for _ in range(2)]
+async def test_a_deleted_conversation_is_out_of_sight(history: AnyHistory, visitor: Caller) -> None:
+    accepted = await history.accept(question(visitor))
+    await history.finish(accepted.generation, "x", Finished(reason="length"))
     with pytest.raises(NotFound):
-        await history.answer(visitor, one.conversation, two.generation)
+        await history.delete(a_visitor(), accepted.conversation)
+    assert await history.holds(visitor, accepted.conversation)
+    assert await history.delete(visitor, accepted.conversation) is None
+    assert not await history.holds(visitor, accepted.conversation)
+    assert not await history.owns(visitor, accepted.generation)
+    assert (await history.conversations(visitor)).conversations == []
+    for attempt in (
+        history.delete(visitor, accepted.conversation),
+        history.branch(visitor, accepted.conversation),
+        history.answer(visitor, accepted.conversation, accepted.generation),
+        history.accept(question(visitor, conversation=accepted.conversation)),
+        history.accept(Redo(caller=visitor, frame="r", answer=accepted.answer)),
+        history.accept(Continue(caller=visitor, frame="c", answer=accepted.answer)),
+        history.restore(a_visitor(), accepted.conversation),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
 
 
-async def test_conversations_come_latest_first_page_by_page(
-    history: DatabaseHistory, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+async def test_what_lives_in_a_deleted_conversation_is_named(history: AnyHistory, visitor: Caller) -> None:
+    """A turn that was accepted since anyone looked is no secret to who deletes."""
+    accepted = await history.accept(question(visitor))
+    assert await history.delete(visitor, accepted.conversation) == accepted.generation
+
+
+async def test_a_conversation_deleted_while_a_message_is_accepted_refuses_it(
+    visitor: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    history = DatabaseHistory()
+    conversation = await said(history, visitor, "One", "An answer")
+    create = Message.objects.create
+
+    def deleting(**fields: Any) -> Message:
+        Conversation.objects.update(deleted=timezone.now())
+        return create(**fields)
+
+    monkeypatch.setattr(
+        acceptance,
+        "_answer_to",
+        lambda question: deleting(conversation=question.conversation, role=Message.Role.ASSISTANT, parent=question),
+    )
+    with pytest.raises(NotFound):
+        await history.accept(question(visitor, "Two", conversation=conversation))
+    assert await Message.objects.acount() == 2
+    assert await Generation.objects.acount() == 1
+
+
+async def test_a_further_answer_and_a_continuation_have_the_settings_of_now(
+    history: AnyHistory, visitor: Caller
+) -> None:
+    first = await history.accept(question(visitor, settings=Settings(system="Be brief.", temperature=0.5)))
+    await history.finish(first.generation, "Cut off", Finished(reason="length"))
+    now = Settings(system="Be kind.", top_k=3)
+    await history.change(visitor, first.conversation, Changes(settings=now))
+    again = await history.accept(Redo(caller=visitor, frame="r", answer=first.answer))
+    await history.finish(again.generation, "Another", Finished(reason="stop"))
+    further = await history.accept(Continue(caller=visitor, frame="c", answer=first.answer))
+    for accepted in (again, further):
+        assert accepted.settings == now
+        assert accepted.prompt[0] == ChatMessage("system", "Be kind.")
+
+
+async def test_a_search_takes_every_character_as_it_is(visitor: Caller) -> None:
+    history = DatabaseHistory()
+    titles = ("50% of it", "50 of it", "under_score", "underXscore", "back\\slash")
+    for title in titles:
+        await said(history, visitor, title, "An answer")
+    for query, found in (("%", 0), ("0% o", 0), ("r_s", 2), ("_", 2), ("k\\s", 4), ("\\", 4)):
+        page = await history.conversations(visitor, None, query)
+        assert [each.title for each in page.conversations] == [titles[found]], query
+
+
+async def test_a_deleted_conversation_comes_back_a_temporary_one_does_not(history: AnyHistory, visitor: Caller) -> None:
+    conversation = await said(history, visitor, "one", "1")
+    await history.delete(visitor, conversation)
+    if isinstance(history, SessionHistory):
+        with pytest.raises(NotFound):
+            await history.restore(visitor, conversation)
+        assert not await Session.objects.aexists()
+    else:
+        await history.restore(visitor, conversation)
+        await history.restore(visitor, conversation)
+        await said(history, visitor, "two", "2", conversation)
+        assert len((await history.branch(visitor, conversation)).messages) == 4
+
+
+async def test_an_answer_is_found_in_its_own_conversation_only(turn_history: AnyTurnHistory, visitor: Caller) -> None:
+    one, two = [await turn_history.accept(question(visitor)) for _ in range(2)]
+    with pytest.raises(NotFound):
+        await turn_history.answer(visitor, one.conversation, two.generation)
+
+
+async def test_conversations_come_latest_first_page_by_page(visitor: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = DatabaseHistory()
     monkeypatch.setattr(branches, "PAGE_SIZE", 2)
     made = [await said(history, visitor, str(number), "x") for number in range(5)]
     await said(history, visitor, "latest", "x", made[0])
@@ -274,15 +448,28 @@ async def test_conversations_come_latest_first_page_by_page(
         ("x" * 60, "x" * 60),
         ("x" * 61, "x" * 59 + "…"),
         ("あ" * 200, "あ" * 59 + "…"),
+        ("x" * 58 + "e\u0301" * 9, "x" * 58 + "…"),
+        ("x" * 56 + "👩\u200d🚀" * 9, "x" * 56 + "👩\u200d🚀…"),
+        ("x" * 57 + "👩\u200d🚀" * 9, "x" * 57 + "…"),
+        ("x" * 58 + "👍🏽" * 9, "x" * 58 + "…"),
+        ("\u0301" * 61, "\u0301" * 59 + "…"),
     ],
 )
 def test_title_is_the_first_line_that_says_something(text: str, title: str) -> None:
     assert title_of(text) == title
 
 
+@pytest.mark.parametrize("stored", [{"temperature": 99.0, "system": "Be brief.", "gone": 1}, ["no", "settings"]])
+def test_settings_that_are_not_allowed_any_more_are_as_if_not_set(visitor: Caller, stored: Any) -> None:
+    owner = Visitor.objects.create(pk=visitor.visitor)
+    conversation = Conversation.objects.create(visitor=owner, title="x", updated="2026-01-01T00:00Z", settings=stored)
+    system = stored["system"] if isinstance(stored, dict) else ""
+    assert settings_of(conversation) == Settings(system=system)
+
+
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_the_database_itself_holds_both_keys(visitor: UUID, state: str) -> None:
-    owner = Visitor.objects.create(pk=visitor)
+def test_the_database_itself_holds_both_keys(visitor: Caller, state: str) -> None:
+    owner = Visitor.objects.create(pk=visitor.visitor)
     conversation = Conversation.objects.create(visitor=owner, title="x", updated="2026-01-01T00:00Z")
     answer = conversation.messages.create(role="assistant")
     row = {"visitor": owner, "conversation": conversation, "answer": answer, "owner": uuid4()}
@@ -295,8 +482,10 @@ def test_the_database_itself_holds_both_keys(visitor: UUID, state: str) -> None:
     Generation.objects.create(**row, frame=None, state="stop")
 
 
-async def test_many_writers_at_once_are_never_refused_by_the_database(history: DatabaseHistory) -> None:
-    accepted = await asyncio.gather(*(history.accept(question(uuid4())) for _ in range(40)))
+async def test_many_writers_at_once_are_never_refused_by_the_database(history: AnyHistory) -> None:
+    visitors = [a_visitor() for _ in range(40)]
+    accepted = await asyncio.gather(*(history.accept(question(visitor)) for visitor in visitors))
     ended = await asyncio.gather(*(history.finish(each.generation, "x", STOP) for each in accepted))
     assert all(ended)
-    assert await sync_to_async(Message.objects.filter(text="x").count)() == 40
+    for visitor, each in zip(visitors, accepted, strict=True):
+        assert (await history.branch(visitor, each.conversation)).messages[1].text == "x"

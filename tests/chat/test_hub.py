@@ -18,25 +18,32 @@ def running(text: str = "a") -> Transcript:
     return transcript
 
 
-def test_feed_gives_what_is_due_and_rests() -> None:
-    feed, transcript = Feed(watches=8), running()
+def feed_of(watches: int) -> Feed:
+    """One that nobody waits for."""
+    return Feed(watches, lambda: None)
+
+
+def test_feed_wakes_its_socket_and_gives_what_is_due() -> None:
+    woken: list[str] = []
+    feed, transcript = Feed(8, lambda: woken.append("woken")), running()
     feed.follow(transcript, 0)
-    assert feed.changed.is_set()
+    assert woken.pop()
     assert [type(frame) for frame in feed.frames()] == [GenerationDelta]
-    assert not feed.changed.is_set()
+    assert not woken
     transcript.push(Delta("b"))
-    assert feed.changed.is_set()
+    assert woken.pop()
+    assert [frame.text for frame in feed.frames() if isinstance(frame, GenerationDelta)] == ["b"]
 
 
 def test_feed_says_only_the_latest_of_a_notice() -> None:
-    feed, conversation = Feed(watches=8), uuid4()
+    feed, conversation = feed_of(8), uuid4()
     for _ in range(3):
         feed.notice(conversation, ConversationChanged(conversation=conversation))
     assert len(list(feed.frames())) == 1
 
 
 def test_feed_drops_its_oldest_watch_beyond_the_limit() -> None:
-    feed = Feed(watches=2)
+    feed = feed_of(2)
     transcripts = [running() for _ in range(3)]
     for transcript in transcripts:
         feed.follow(transcript, 0)
@@ -44,7 +51,7 @@ def test_feed_drops_its_oldest_watch_beyond_the_limit() -> None:
 
 
 def test_feed_lets_go_of_what_has_ended_and_of_all_when_closed() -> None:
-    feed, ended, lasting = Feed(watches=2), running(), running()
+    feed, ended, lasting = feed_of(2), running(), running()
     feed.follow(ended, 0)
     feed.follow(lasting, 0)
     ended.push(Finished(reason="stop"))
@@ -56,10 +63,10 @@ def test_feed_lets_go_of_what_has_ended_and_of_all_when_closed() -> None:
 
 
 def test_hub_tells_a_visitors_sockets_only() -> None:
-    hub, mine, other = Hub(), Feed(watches=1), Feed(watches=1)
+    hub, mine, other = Hub(), feed_of(1), feed_of(1)
     visitor, conversation = uuid4(), uuid4()
-    leave = hub.join(visitor, mine)
-    hub.join(uuid4(), other)
+    leave = hub.join(visitor, mine, lambda: None)
+    hub.join(uuid4(), other, lambda: None)
     hub.announce(visitor, conversation)
     assert list(mine.frames()) == [ConversationChanged(conversation=conversation)]
     assert list(other.frames()) == []

@@ -62,6 +62,17 @@ def test_parse_tells_an_absent_parent_from_null() -> None:
     assert null.parent is None
 
 
+def test_parse_takes_every_parameter() -> None:
+    text = """{"type": "message.send", "id": "a", "text": "x", "params": {
+        "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1,
+        "repetition_penalty_method": "subtractive", "presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": 7,
+        "stop": ["END"], "max_new_tokens": 20, "logit_bias": {"15": -100, "3": 2.5}}}"""
+    frame = parse(text)
+    assert isinstance(frame, MessageSend)
+    assert None not in msgspec.structs.astuple(frame.params)
+    assert frame.params.logit_bias == {15: -100.0, 3: 2.5}
+
+
 def test_encode_keeps_a_null_that_says_something() -> None:
     key = uuid4()
     frame = GenerationQueued(generation=key, position=1, size=2, eta=None)
@@ -84,7 +95,7 @@ def test_every_error_that_can_reach_a_visitor_has_a_sentence() -> None:
     assert protocol.error("overloaded", retry_after=2).message == protocol.ERRORS["overloaded"]
 
 
-def test_the_page_has_words_for_exactly_the_codes_of_the_wire() -> None:
+def test_the_page_has_words_for_exactly_the_codes_of_the_wire_and_for_no_answer_at_all() -> None:
     table = re.search(r"const CODES = \{(.*?)\};", WORDS.read_text(), re.S)
     assert table is not None
-    assert set(re.findall(r"^  (\w+):", table[1], re.M)) == set(protocol.ERRORS)
+    assert set(re.findall(r"^  (\w+):", table[1], re.M)) == {*protocol.ERRORS, "unreachable"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from django.test import override_settings
@@ -12,14 +12,15 @@ from limits.aio.storage import memory
 
 from chat import rates as rates_module
 from chat.models import Message
-from chat.rates import RateLimited, Rates, address_of
-from chat.records import Accepted, NotFound, TurnInProgress
+from chat.rates import RateLimited, Rates
+from chat.records import Accepted, Caller, NotFound, TurnInProgress
 from chat.turns import Turns
 from llm.errors import Overloaded
 from llm.events import Finished
 from llm.sampling import SamplingParams
-from tests.chat.conftest import question
+from tests.chat.conftest import a_visitor, question
 from tests.chat.doubles import ScriptedController
+from tests.stores import Redis
 
 PARAMS = SamplingParams()
 
@@ -34,75 +35,52 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="2")
-async def test_a_visitor_has_so_many_messages_a_minute(visitor: UUID, clock: SimpleNamespace) -> None:
+async def test_a_visitor_has_so_many_messages_a_minute(visitor: Caller, clock: SimpleNamespace) -> None:
     rates = Rates()
-    await rates.take(visitor)
+    await rates.take(visitor.visitor)
     clock.now += 20
-    await rates.take(visitor)
+    await rates.take(visitor.visitor)
     for _ in range(5):
         with pytest.raises(RateLimited) as refused:
-            await rates.take(visitor)
+            await rates.take(visitor.visitor)
         assert refused.value.retry_after == 40
     await rates.take(uuid4())
     clock.now += 40
-    await rates.take(visitor)
+    await rates.take(visitor.visitor)
 
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="1")
-async def test_what_came_to_nothing_does_not_count(visitor: UUID, clock: SimpleNamespace) -> None:
+async def test_what_came_to_nothing_does_not_count(visitor: Caller, clock: SimpleNamespace) -> None:
     rates = Rates()
     for _ in range(3):
-        await rates.give_back(await rates.take(visitor))
-    await rates.take(visitor)
+        await rates.give_back(await rates.take(visitor.visitor))
+    await rates.take(visitor.visitor)
     with pytest.raises(RateLimited):
-        await rates.take(visitor)
+        await rates.take(visitor.visitor)
 
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="5", CHAT_MESSAGES_PER_MINUTE_PER_ADDRESS="2")
 async def test_an_address_has_its_own_rate_and_its_refusals_cost_the_visitor_nothing(clock: SimpleNamespace) -> None:
-    rates, visitor = Rates(), uuid4()
+    rates, visitor = Rates(), a_visitor()
     for _ in range(2):
         await rates.take(uuid4(), "192.0.2.1")
     for _ in range(9):
         with pytest.raises(RateLimited):
-            await rates.take(visitor, "192.0.2.1")
+            await rates.take(visitor.visitor, "192.0.2.1")
     for _ in range(5):
-        await rates.take(visitor)
+        await rates.take(visitor.visitor)
 
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="0")
-async def test_no_rate_is_no_limit(visitor: UUID) -> None:
+async def test_no_rate_is_no_limit(visitor: Caller) -> None:
     rates = Rates()
     for _ in range(100):
-        await rates.take(visitor, "192.0.2.1")
-
-
-@pytest.mark.parametrize(
-    ("client", "forwarded", "behind_proxy", "address"),
-    [
-        (["192.0.2.1", 5000], [], False, "192.0.2.1"),
-        (["192.0.2.1", 5000], [b"198.51.100.7"], False, "192.0.2.1"),
-        (["127.0.0.1", 5000], [b"198.51.100.7"], True, "198.51.100.7"),
-        (["127.0.0.1", 5000], [b"203.0.113.9, 198.51.100.7"], True, "198.51.100.7"),
-        (["127.0.0.1", 5000], [b"203.0.113.9", b"198.51.100.7"], True, "198.51.100.7"),
-        (["127.0.0.1", 5000], [], True, "127.0.0.1"),
-        (["2001:db8::1:2:3:4", 5000], [], False, "2001:db8::/64"),
-        (["::ffff:192.0.2.1", 5000], [], False, "192.0.2.1"),
-        (["127.0.0.1", 5000], [b"nonsense"], True, ""),
-        (None, [], False, ""),
-    ],
-)
-def test_the_address_is_the_connection_s_or_the_one_the_proxy_has_seen(
-    client: list[object] | None, forwarded: list[bytes], behind_proxy: bool, address: str
-) -> None:
-    scope = {"client": client, "headers": [(b"x-forwarded-for", value) for value in forwarded]}
-    with override_settings(BEHIND_PROXY=behind_proxy):
-        assert address_of(scope) == address
+        await rates.take(visitor.visitor, "192.0.2.1")
 
 
 @pytest.mark.django_db(transaction=True)
 @override_settings(CHAT_MESSAGES_PER_MINUTE="2")
-async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedController, visitor: UUID) -> None:
+async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedController, visitor: Caller) -> None:
     first = await turns.start(question(visitor, frame="f"), PARAMS, 0.0)
     for _ in range(3):
         assert not (await turns.start(question(visitor, frame="f"), PARAMS, 0.0)).new
@@ -127,10 +105,12 @@ async def test_only_what_is_accepted_counts(turns: Turns, controller: ScriptedCo
 
 @pytest.mark.django_db(transaction=True)
 @override_settings(CHAT_MESSAGES_PER_MINUTE="4")
-async def test_the_same_frame_at_once_counts_once(turns: Turns, visitor: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_same_frame_at_once_counts_once(
+    turns: Turns, visitor: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, together = turns.history.accepted, asyncio.Barrier(4)
 
-    async def accepted(visitor: UUID, frame: str) -> Accepted | None:
+    async def accepted(visitor: Caller, frame: str) -> Accepted | None:
         found = await read(visitor, frame)
         await together.wait()
         return found
@@ -143,3 +123,33 @@ async def test_the_same_frame_at_once_counts_once(turns: Turns, visitor: UUID, m
         await turns.start(question(visitor), PARAMS, 0.0)
     with pytest.raises(RateLimited):
         await turns.start(question(visitor), PARAMS, 0.0)
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="3")
+async def test_processes_that_share_a_redis_count_together_and_alone_while_it_is_away(
+    own_redis: Redis, visitor: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(REDIS_URL=own_redis.url):
+        one, two = Rates(), Rates()
+    await one.take(visitor.visitor)
+    await two.give_back(await two.take(visitor.visitor))
+    await two.take(visitor.visitor)
+    await one.take(visitor.visitor)
+    for rates in (one, two):
+        with pytest.raises(RateLimited) as refused:
+            await rates.take(visitor.visitor)
+        assert 0 < refused.value.retry_after <= 61
+    own_redis.kill()
+    for rates in (one, two):
+        for _ in range(3):
+            await rates.take(visitor.visitor)
+        with pytest.raises(RateLimited):
+            await rates.take(visitor.visitor)
+    assert len(caplog.records) == 2  # said once by each
+    own_redis.start()
+    for _ in range(3):
+        await one.take(visitor.visitor)
+    with pytest.raises(RateLimited):
+        await two.take(visitor.visitor)
+    for rates in (one, two):
+        await rates.aclose()

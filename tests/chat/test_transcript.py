@@ -79,7 +79,7 @@ def test_what_arrives_between_two_frames_is_not_lost() -> None:
 def test_no_frame_is_larger_than_allowed_however_text_is_written(character: str) -> None:
     text = character * 100_000
     source = transcript(Delta(text), Delta("end"))
-    sizes = [len(encode(frame).encode()) for frame in Watch(source, asyncio.Event()).frames()]
+    sizes = [len(encode(frame)) for frame in Watch(source, asyncio.Event()).frames()]
     assert max(sizes) <= MAX_FRAME_BYTES
     assert text_of(Watch(source, asyncio.Event())) == text + "end"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from django.test import override_settings
@@ -14,14 +14,14 @@ from chat import turn as turn_module
 from chat.checkpoints import Checkpoints
 from chat.history import DatabaseHistory
 from chat.models import Generation, Message
-from chat.records import Accepted, NotFound, TurnInProgress
+from chat.records import Accepted, Caller, NotFound, TurnInProgress
 from chat.transcript import Transcript
 from chat.turn import Turn
 from chat.turns import Turns
 from llm.errors import ContextLengthExceeded, Overloaded, Unavailable
 from llm.events import Delta, Finished, Queued, Started, Timings, Usage
 from llm.sampling import SamplingParams
-from tests.chat.conftest import question
+from tests.chat.conftest import a_visitor, question
 from tests.chat.doubles import FailingHistory, ScriptedController, Timers
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 PARAMS = SamplingParams()
 
 
-async def start(turns: Turns, visitor: UUID, **fields: object) -> tuple[Accepted, Transcript]:
+async def start(turns: Turns, visitor: Caller, **fields: object) -> tuple[Accepted, Transcript]:
     accepted = await turns.start(question(visitor, **fields), PARAMS, 0.0)
     transcript = turns.hub.transcript(accepted.generation)
     assert transcript is not None
@@ -58,7 +58,7 @@ async def row(accepted: Accepted) -> tuple[str, str, str]:
 
 
 async def test_a_turn_tells_and_stores_the_same_text(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted, transcript = await start(turns, visitor, text="Hello")
     ticket = controller.tickets[0]
@@ -80,7 +80,7 @@ async def test_a_turn_tells_and_stores_the_same_text(
 
 
 async def test_the_first_text_goes_out_at_once_and_later_text_together(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     _, transcript = await start(turns, visitor)
     await controller.tickets[0].say("a", "b", "c", "d")
@@ -89,7 +89,7 @@ async def test_the_first_text_goes_out_at_once_and_later_text_together(
 
 
 async def test_the_row_is_final_before_the_end_is_told(
-    turns: Turns, controller: ScriptedController, visitor: UUID, history: FailingHistory
+    turns: Turns, controller: ScriptedController, visitor: Caller, history: FailingHistory
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     finish, told = history.finish, []
@@ -109,7 +109,7 @@ async def test_the_row_is_final_before_the_end_is_told(
 
 @pytest.mark.parametrize("reason", ["stop", "length", "cancelled", "timeout", "error", "interrupted"])
 async def test_every_reason_is_one_end_and_one_final_row(
-    turns: Turns, controller: ScriptedController, visitor: UUID, reason: str
+    turns: Turns, controller: ScriptedController, visitor: Caller, reason: str
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     await controller.tickets[0].tell(Delta("so far"), Finished(reason=reason, code="c", message="m"))  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ async def test_every_reason_is_one_end_and_one_final_row(
 
 
 async def test_a_ticket_that_cannot_run_ends_with_its_error(
-    turns: Turns, controller: ScriptedController, visitor: UUID, caplog: pytest.LogCaptureFixture
+    turns: Turns, controller: ScriptedController, visitor: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     admit = controller.admit
 
@@ -145,7 +145,7 @@ async def test_a_ticket_that_cannot_run_ends_with_its_error(
     assert len(caplog.records) == 1
 
 
-async def test_stop_ends_it_and_keeps_the_text(turns: Turns, controller: ScriptedController, visitor: UUID) -> None:
+async def test_stop_ends_it_and_keeps_the_text(turns: Turns, controller: ScriptedController, visitor: Caller) -> None:
     accepted, transcript = await start(turns, visitor)
     await controller.tickets[0].say("so far")
     await turns.stop(visitor, accepted.generation)
@@ -156,16 +156,16 @@ async def test_stop_ends_it_and_keeps_the_text(turns: Turns, controller: Scripte
 
 
 async def test_stop_of_anothers_generation_is_not_found(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted, _ = await start(turns, visitor)
     with pytest.raises(NotFound):
-        await turns.stop(UUID(int=1), accepted.generation)
+        await turns.stop(a_visitor(), accepted.generation)
     assert not controller.tickets[0].cancelled
 
 
 async def test_the_end_of_the_process_stores_the_text_as_interrupted(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     await controller.tickets[0].say("a", "b", "c")
@@ -180,7 +180,7 @@ async def test_the_end_of_the_process_stores_the_text_as_interrupted(
 
 @pytest.mark.parametrize("refusal", [Overloaded("Full.", retry_after=2), Unavailable("Loading.")])
 async def test_a_refused_message_leaves_nothing(
-    turns: Turns, controller: ScriptedController, visitor: UUID, refusal: Exception
+    turns: Turns, controller: ScriptedController, visitor: Caller, refusal: Exception
 ) -> None:
     controller.refuses = refusal
     with pytest.raises(type(refusal)):
@@ -188,7 +188,7 @@ async def test_a_refused_message_leaves_nothing(
     assert await Message.objects.acount() == 0
 
 
-async def test_a_repeated_frame_takes_no_place(turns: Turns, controller: ScriptedController, visitor: UUID) -> None:
+async def test_a_repeated_frame_takes_no_place(turns: Turns, controller: ScriptedController, visitor: Caller) -> None:
     first, _ = await start(turns, visitor, frame="f")
     controller.refuses = Overloaded("Full.")
     again = await turns.start(question(visitor, frame="f"), PARAMS, 0.0)
@@ -197,7 +197,7 @@ async def test_a_repeated_frame_takes_no_place(turns: Turns, controller: Scripte
 
 
 async def test_the_same_frame_at_once_runs_once_and_gives_the_other_places_back(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     asked = [question(visitor, frame="f") for _ in range(4)]
     results = await asyncio.gather(*(turns.start(each, PARAMS, 0.0) for each in asked))
@@ -209,7 +209,7 @@ async def test_the_same_frame_at_once_runs_once_and_gives_the_other_places_back(
 
 
 async def test_a_second_turn_of_a_conversation_is_refused_and_its_place_given_back(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     first, _ = await start(turns, visitor)
     with pytest.raises(TurnInProgress):
@@ -218,7 +218,7 @@ async def test_a_second_turn_of_a_conversation_is_refused_and_its_place_given_ba
 
 
 async def test_who_asks_may_go_away_while_the_message_is_being_accepted(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     asked = question(visitor, frame="f")
     asking = asyncio.create_task(turns.start(asked, PARAMS, 0.0))
@@ -236,7 +236,7 @@ async def test_who_asks_may_go_away_while_the_message_is_being_accepted(
 
 
 async def test_the_end_is_stored_when_the_database_is_back(
-    turns: Turns, controller: ScriptedController, visitor: UUID, history: FailingHistory
+    turns: Turns, controller: ScriptedController, visitor: Caller, history: FailingHistory
 ) -> None:
     history.failures = 2
     accepted, transcript = await start(turns, visitor)
@@ -248,7 +248,7 @@ async def test_the_end_is_stored_when_the_database_is_back(
 async def test_an_end_that_cannot_be_stored_is_told_as_what_it_will_be(
     turns: Turns,
     controller: ScriptedController,
-    visitor: UUID,
+    visitor: Caller,
     history: FailingHistory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -260,7 +260,7 @@ async def test_an_end_that_cannot_be_stored_is_told_as_what_it_will_be(
 
 
 async def test_a_turn_presumed_dead_cannot_write_a_second_end(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     await Generation.objects.filter(pk=accepted.generation).aupdate(state="interrupted")
@@ -270,13 +270,13 @@ async def test_a_turn_presumed_dead_cannot_write_a_second_end(
 
 
 async def test_watch_finds_the_running_turn_its_row_later_and_nothing_of_others(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     assert await turns.watch(visitor, accepted.conversation, None) is transcript
     assert await turns.watch(visitor, accepted.conversation, accepted.generation) is transcript
     with pytest.raises(NotFound):
-        await turns.watch(UUID(int=1), accepted.conversation, accepted.generation)
+        await turns.watch(a_visitor(), accepted.conversation, accepted.generation)
     await controller.tickets[0].tell(Delta("text"), Finished(reason="length"))
     await ended(transcript)
     turns.hub.remove(accepted.generation)
@@ -289,7 +289,7 @@ async def test_watch_finds_the_running_turn_its_row_later_and_nothing_of_others(
 async def test_text_is_stored_while_it_is_being_written(
     turns: Turns,
     controller: ScriptedController,
-    visitor: UUID,
+    visitor: Caller,
     history: FailingHistory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -309,7 +309,7 @@ async def test_text_is_stored_while_it_is_being_written(
 async def test_a_turn_that_is_another_process_s_ends_at_once_and_writes_nothing(
     turns: Turns,
     controller: ScriptedController,
-    visitor: UUID,
+    visitor: Caller,
     history: FailingHistory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -327,7 +327,7 @@ async def test_a_turn_that_is_another_process_s_ends_at_once_and_writes_nothing(
 async def test_a_database_that_is_away_ends_no_turn_and_loses_no_text(
     turns: Turns,
     controller: ScriptedController,
-    visitor: UUID,
+    visitor: Caller,
     history: FailingHistory,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -346,10 +346,10 @@ async def test_a_database_that_is_away_ends_no_turn_and_loses_no_text(
 
 
 async def test_a_turn_interrupted_before_its_first_step_gives_its_place_back(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted = await turns.history.accept(question(visitor))
-    ticket, transcript = await controller.admit(str(visitor)), Transcript(accepted.generation)
+    ticket, transcript = await controller.admit(str(visitor.visitor)), Transcript(accepted.generation)
     turn = Turn(turns.history, turns.hub, Checkpoints(turns.history), accepted, ticket, transcript, 0.0)
     turn.interrupt()
     await turn.run(PARAMS)
@@ -359,7 +359,7 @@ async def test_a_turn_interrupted_before_its_first_step_gives_its_place_back(
 
 
 async def test_the_end_of_the_process_leaves_an_end_that_is_being_stored_as_it_is(
-    turns: Turns, controller: ScriptedController, visitor: UUID, history: FailingHistory
+    turns: Turns, controller: ScriptedController, visitor: Caller, history: FailingHistory
 ) -> None:
     accepted, transcript = await start(turns, visitor)
     finish, storing, release = history.finish, asyncio.Event(), asyncio.Event()
@@ -382,7 +382,7 @@ async def test_the_end_of_the_process_leaves_an_end_that_is_being_stored_as_it_i
 
 @override_settings(CHAT_UNWATCHED_SECONDS="0.001")
 async def test_a_waiting_turn_that_nobody_watches_gives_up_its_place(
-    turns: Turns, controller: ScriptedController, visitor: UUID
+    turns: Turns, controller: ScriptedController, visitor: Caller
 ) -> None:
     accepted = await turns.start(question(visitor), PARAMS, 0.0)
     await controller.tickets[0].tell(Queued(position=1, size=1))
@@ -392,7 +392,7 @@ async def test_a_waiting_turn_that_nobody_watches_gives_up_its_place(
 
 
 async def test_a_turn_keeps_its_place_while_someone_watches_and_once_it_runs(
-    turns: Turns, controller: ScriptedController, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+    turns: Turns, controller: ScriptedController, visitor: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers = Timers()
     monkeypatch.setattr(patience, "later", timers.later)
@@ -417,7 +417,7 @@ async def test_a_turn_keeps_its_place_while_someone_watches_and_once_it_runs(
 
 
 async def test_an_end_on_its_way_when_patience_ends_stays_what_it_is(
-    turns: Turns, controller: ScriptedController, visitor: UUID, monkeypatch: pytest.MonkeyPatch
+    turns: Turns, controller: ScriptedController, visitor: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers = Timers()
     monkeypatch.setattr(patience, "later", timers.later)

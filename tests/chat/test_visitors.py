@@ -12,6 +12,7 @@ from django.test import AsyncClient, Client
 
 from chat.history import DatabaseHistory
 from chat.models import Conversation, Generation, Visitor
+from chat.records import Caller
 from tests.chat.conftest import question
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,7 +24,7 @@ def visit(client: Client, path: str = "/") -> UUID:
 
 
 def accept(history: DatabaseHistory, visitor: UUID, **fields: object) -> UUID:
-    return async_to_sync(history.accept)(question(visitor, **fields)).conversation
+    return async_to_sync(history.accept)(question(Caller(visitor), **fields)).conversation
 
 
 def test_a_page_makes_a_visitor_known_without_a_row(client: Client) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import NamedTuple
 
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
 from llm.errors import ConfigurationError, RequestError
@@ -11,8 +13,9 @@ from llm.request import ChatMessage, GenerationRequest
 
 
 class ScriptedJob:
-    def __init__(self, prompt: str, emit: Emit) -> None:
+    def __init__(self, prompt: str, need: int, emit: Emit) -> None:
         self.prompt = prompt
+        self.need = need
         self.cancels = 0
         self.cancelled = asyncio.Event()
         self._emit = emit
@@ -28,10 +31,22 @@ class ScriptedJob:
         self._emit(End(reason=reason, usage=Usage(prompt_tokens=3, completion_tokens=completion_tokens)))
 
 
-class ScriptedBackend:
-    """`jobs` are the generations that were started, in order; a prompt "too long" or "broken" fails."""
+class ScriptedPrompt(NamedTuple):
+    text: str
+    need: int
 
-    def __init__(self, load_error: str | None = None) -> None:
+
+class ScriptedBackend:
+    """`jobs` are the generations that were started, in order; a prompt "too long" or "broken" fails.
+
+    A prompt needs one token place, or as many as the number behind its colon says. With `gate` closed, prompts are
+    prepared when it opens.
+    """
+
+    def __init__(self, load_error: str | None = None, *, context: int = 100, kv_tokens: int = 1_000_000) -> None:
+        self.context, self.kv_tokens = context, kv_tokens
+        self.gate = threading.Event()
+        self.gate.set()
         self.jobs: list[ScriptedJob] = []
         self.closed = False
         self._load_error = load_error
@@ -39,18 +54,20 @@ class ScriptedBackend:
     async def load(self, progress: Progress) -> ModelInfo:
         if self._load_error is not None:
             raise ConfigurationError(self._load_error)
-        return ModelInfo(name="scripted", context_length=100, mode="scripted")
+        return ModelInfo(name="scripted", context_length=self.context, mode="scripted", kv_tokens=self.kv_tokens)
 
-    def prepare(self, request: GenerationRequest) -> str:
+    def prepare(self, request: GenerationRequest) -> ScriptedPrompt:
+        self.gate.wait(10)
         prompt = request.messages[-1].content
         if prompt == "too long":
             raise RequestError("The prompt is too long.")
-        return prompt
+        text, _, need = prompt.partition(":")
+        return ScriptedPrompt(text, int(need or 1))
 
-    def start(self, prepared: str, emit: Emit) -> ScriptedJob:
-        if prepared == "broken":
+    def start(self, prepared: ScriptedPrompt, emit: Emit) -> ScriptedJob:
+        if prepared.text == "broken":
             raise ZeroDivisionError
-        job = ScriptedJob(prepared, emit)
+        job = ScriptedJob(prepared.text, prepared.need, emit)
         self.jobs.append(job)
         return job
 

@@ -149,6 +149,110 @@ async def test_queue_is_served_in_order(make: Make, backend: ScriptedBackend) ->
         backend.jobs[-1].end()
 
 
+async def test_next_waits_for_memory_and_nobody_overtakes(make: Make, backend: ScriptedBackend) -> None:
+    """Not even a small one of a visitor who would be before it in fair order."""
+    backend.kv_tokens = 100
+    controller = await make(4, 4)
+    large = (await controller.admit("ada")).run(request("large:70"))
+    await until(large, Started)
+    larger = (await controller.admit("ada")).run(request("larger:40"))
+    assert await until(larger, Queued) == Queued(position=1, size=1)
+    small = (await controller.admit("bob")).run(request("small:1"))
+    assert (await until(small, Queued)).position == 2
+    assert await numbers(controller) == (1, 2)
+    assert (await controller.stats()).kv_reserved == 70
+    backend.jobs[0].end()
+    await until(larger, Started)
+    await until(small, Started)
+    assert [job.prompt for job in backend.jobs] == ["large", "larger", "small"]
+    assert (await controller.stats()).kv_reserved == 41
+
+
+@pytest.mark.parametrize("queued", [0, 3])
+async def test_places_are_counted_whatever_the_memory(make: Make, backend: ScriptedBackend, queued: int) -> None:
+    """Memory for two of four: the bound of all who are taken in is that of the places."""
+    backend.kv_tokens = 200
+    controller = await make(4, queued)
+    answers = await asyncio.gather(*(controller.admit("ada") for _ in range(20)), return_exceptions=True)
+    assert sum(isinstance(answer, Generation) for answer in answers) == 4 + queued
+    assert await numbers(controller) == (2, 2 + queued)
+    tickets = [answer for answer in answers if isinstance(answer, Generation)]
+    streams = [ticket.run(request("small:50")) for ticket in tickets]
+    for stream in streams[:4]:
+        await until(stream, Started)
+    assert await numbers(controller) == (4, queued)
+
+
+async def test_memory_of_a_prompt_not_counted_yet_is_the_most_there_can_be(
+    make: Make, backend: ScriptedBackend
+) -> None:
+    backend.kv_tokens = 150
+    controller = await make(2, 2)
+    backend.gate.clear()
+    first, second = [(await controller.admit("ada")).run(request("small:10")) for _ in range(2)]
+    assert (await until(second, Queued)).position == 1
+    assert backend.jobs == []
+    backend.gate.set()
+    await until(first, Started)
+    await until(second, Started)
+
+
+async def test_who_comes_closer_as_prompts_are_counted_is_told(make: Make, backend: ScriptedBackend) -> None:
+    backend.kv_tokens = 100
+    controller = await make(4, 4)
+    backend.gate.clear()
+    _, second, third = [(await controller.admit("ada")).run(request(text)) for text in ("a:60", "b:30", "c:60")]
+    assert (await until(third, Queued)).position == 2
+    backend.gate.set()
+    await until(second, Started)
+    assert await until(third, Queued) == Queued(position=1, size=1)
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+async def test_who_waits_for_memory_may_leave(
+    make: Make, backend: ScriptedBackend, advance: Callable[[float], None], how: str
+) -> None:
+    backend.kv_tokens = 100
+    controller = await make(3, 3, queue_timeout=30.0)
+    running = (await controller.admit("ada")).run(request("running:60"))
+    await until(running, Started)
+    ticket = await controller.admit("bob")
+    large = ticket.run(request("large:50"))
+    await until(large, Queued)
+    if how == "cancel":
+        small = (await controller.admit("eve")).run(request("small:40"))
+        await until(small, Queued)
+        ticket.cancel()
+        await until(small, Started)
+    else:
+        advance(31.0)
+    end = await until(large, Finished)
+    assert (end.reason, end.code) == {"cancel": ("cancelled", None), "timeout": ("timeout", "queue_timeout")}[how]
+    assert [job.cancels for job in backend.jobs] == [0] * len(backend.jobs)
+    backend.jobs[0].end()
+    await until(running, Finished)
+    assert (await controller.stats()).kv_reserved == (40 if how == "cancel" else 0)
+
+
+async def test_request_that_needs_more_than_there_is_fails_alone(make: Make, backend: ScriptedBackend) -> None:
+    """A backend never says so; if it did, nobody would wait for ever."""
+    controller = await make(2, 2)
+    end = await until((await controller.admit("ada")).run(request("huge:101")), Finished)
+    assert end.code == "error"
+    assert await numbers(controller) == (0, 0)
+
+
+async def test_request_that_cannot_be_served_hears_so_before_its_turn(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make(1, 2)
+    running = (await controller.admit("ada")).run(request())
+    await until(running, Started)
+    before = (await controller.admit("bob")).run(request())
+    end = await until((await controller.admit("eve")).run(request("too long")), Finished)
+    assert (end.reason, end.message) == ("error", "The prompt is too long.")
+    assert (await until(before, Queued)).position == 1
+    assert await numbers(controller) == (1, 1)
+
+
 async def test_cancel_running_keeps_the_place_until_the_backend_has_left(make: Make, backend: ScriptedBackend) -> None:
     controller = await make(1, 1)
     ticket = await controller.admit("ada")

@@ -20,6 +20,7 @@ from llm.stream import EventStream
 from tests.llm.scripted import ScriptedBackend, ScriptedJob, request
 
 RUNNING, QUEUED, OWN_RUNNING, OWN_QUEUED = 3, 4, 2, 2
+CONTEXT, KV_TOKENS = 10, 18
 VISITORS = st.sampled_from(["ada", "bob", "eve"])
 
 
@@ -50,7 +51,7 @@ class Control(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.workers = ThreadPoolExecutor(1)  # one, so that its queue is a barrier
         self.loop.set_default_executor(self.workers)
-        self.backend = ScriptedBackend()
+        self.backend = ScriptedBackend(context=CONTEXT, kv_tokens=KV_TOKENS)
         limits = Settings(
             num_of_concurrent_executions=RUNNING,
             max_queue_size=QUEUED,
@@ -60,6 +61,7 @@ class Control(RuleBasedStateMachine):
         self.controller = GenerationController(self.backend, limits)
         self.loop.run_until_complete(self.controller.load())
         self.asked: list[Asked] = []
+        self.first: tuple[Generation | None, set[Generation]] = (None, set())
         self.ended_jobs: set[ScriptedJob] = set()
 
     def settle(self) -> None:
@@ -98,7 +100,8 @@ class Control(RuleBasedStateMachine):
         try:
             ticket = self.loop.run_until_complete(self.controller.admit(visitor))
         except Overloaded:
-            assert stats.waiting == QUEUED
+            free = RUNNING - stats.processing if self.controller._next is not None else 0
+            assert stats.waiting == QUEUED + free
         except VisitorLimit:
             assert own >= OWN_QUEUED
         else:
@@ -107,10 +110,18 @@ class Control(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: any(asked.stream is None for asked in self.live))
-    @rule(data=st.data())
-    def run(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), need=st.integers(1, CONTEXT))
+    def run(self, data: st.DataObject, need: int) -> None:
         asked = data.draw(st.sampled_from([asked for asked in self.live if asked.stream is None]))
-        self.do(lambda: setattr(asked, "stream", asked.ticket.run(request(str(asked.number)))))
+        self.do(lambda: setattr(asked, "stream", asked.ticket.run(request(f"{asked.number}:{need}"))))
+
+    @precondition(lambda self: any(asked.stream is None for asked in self.live))
+    @rule(data=st.data())
+    def run_what_does_not_fit(self, data: st.DataObject) -> None:
+        """It hears so at once, wherever it stands."""
+        asked = data.draw(st.sampled_from([asked for asked in self.live if asked.stream is None]))
+        self.do(lambda: setattr(asked, "stream", asked.ticket.run(request("too long"))))
+        assert isinstance(asked.events[-1], Finished)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -137,7 +148,7 @@ class Control(RuleBasedStateMachine):
     def bounds_hold_and_nobody_is_forgotten(self) -> None:
         stats = self.loop.run_until_complete(self.controller.stats())
         assert stats.processing <= RUNNING
-        assert stats.waiting <= QUEUED
+        assert stats.waiting <= QUEUED + (RUNNING - stats.processing if self.controller._next is not None else 0)
         assert stats.processing + stats.waiting == len(self.live)
         assert sum(stats.finished.values()) + len(self.live) == stats.accepted == len(self.asked)
 
@@ -145,9 +156,28 @@ class Control(RuleBasedStateMachine):
     def each_visitor_keeps_to_the_limit(self) -> None:
         running = Counter(asked.visitor for asked in self.live if asked.ticket in self.controller._running)
         assert all(count <= OWN_RUNNING for count in running.values())
-        if sum(running.values()) < RUNNING:  # whoever waits then, waits because of his own limit
+        if sum(running.values()) < RUNNING and self.controller._next is None:
+            # memory is not short: whoever waits then, waits because of his own limit
             waiting = {asked.visitor for asked in self.live if asked.ticket not in self.controller._running}
             assert all(running[visitor] == OWN_RUNNING for visitor in waiting)
+
+    @invariant()
+    def what_runs_fits_the_memory(self) -> None:
+        stats = self.loop.run_until_complete(self.controller.stats())
+        needs = [job.need for job in self.jobs()]
+        assert sum(needs) <= stats.kv_reserved <= KV_TOKENS
+        assert stats.processing or not stats.kv_reserved
+
+    @invariant()
+    def nobody_overtakes_who_waits_for_memory(self) -> None:
+        running, (first, before) = set(self.controller._running), self.first
+        if first is not None and first is self.controller._next:
+            assert running <= before
+        first = self.controller._next
+        if first is not None:  # it waits because it has to
+            reserved = self.loop.run_until_complete(self.controller.stats()).kv_reserved
+            assert reserved + (CONTEXT if first.need is None else first.need) > KV_TOKENS
+        self.first = first, running
 
     @invariant()
     def each_ends_once_and_says_nothing_after(self) -> None:

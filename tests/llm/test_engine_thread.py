@@ -219,12 +219,16 @@ async def test_idle_makes_no_steps(thread: EngineThread, engine: Steps) -> None:
 
 
 async def test_stop_interrupts_what_runs(thread: EngineThread) -> None:
-    one = Watched()
-    thread.start(one.generation)
-    await one.first.wait()
+    running = [Watched() for _ in range(3)]
+    for one in running:
+        thread.start(one.generation)
+    for one in running:
+        await one.first.wait()
     await asyncio.to_thread(thread.stop)
     await asyncio.to_thread(thread.stop)
-    assert one.finish == "interrupted"
+    for one in running:
+        await one.ended.wait()
+    assert [one.finish for one in running] == ["interrupted"] * 3
     late = Watched()
     thread.start(late.generation)
     thread.cancel(late.generation)

@@ -73,12 +73,6 @@ class FairOrder(RuleBasedStateMachine):
             self.waiting.remove(heads[0])
             self.running.append(heads[0][1])
 
-    @rule(visitor=VISITORS)
-    def run(self, visitor: str) -> None:
-        self.active(visitor)
-        self.queue.run(visitor)
-        self.running.append(visitor)
-
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def ran(self, data: st.DataObject) -> None:

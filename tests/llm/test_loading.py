@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,43 @@ def test_two_at_once_make_one_copy(source: Path, tmp_path: Path, conversions: li
         thread.join()
     assert len(found) == 4
     assert len(conversions) == len(set(found)) == 1
+
+
+def long_ago(path: Path, days: float) -> None:
+    then = time.time() - days * 24 * 3600
+    os.utime(path, (then, then))
+
+
+def test_copies_that_nobody_uses_are_deleted(source: Path, tmp_path: Path, conversions: list[Path]) -> None:
+    """As many as `KEPT` stay, by last use; and all of the last day."""
+    models = tmp_path / "models"
+    (models / "my-own-model").mkdir(parents=True)
+    copies = [kept(source, models, sampling={"temperature": i}) for i in range(6)]
+    assert all(copy.is_dir() for copy in copies)
+    for days, copy in enumerate(copies, start=3):
+        long_ago(copy, days)
+    long_ago(models / "my-own-model", 100)
+    assert kept(source, models, sampling={"temperature": 5}) == copies[5]
+    assert {path.name for path in models.iterdir() if path.is_dir()} == {
+        "my-own-model", copies[5].name, copies[0].name, copies[1].name
+    }  # fmt: skip
+    assert len(conversions) == 6
+
+
+def test_halves_that_were_left_behind_are_deleted(source: Path, tmp_path: Path, conversions: list[Path]) -> None:
+    models = tmp_path / "models"
+    for name, days in (("a.partial", 2), ("b.partial", 0.1), ("c.going", 2)):
+        (models / name / "rubbish").mkdir(parents=True)
+        long_ago(models / name, days)
+    kept(source, models)
+    assert [path.name for path in sorted(models.iterdir()) if path.suffix in (".partial", ".going")] == ["b.partial"]
+    assert len(conversions) == 1
+
+
+def test_names_with_dots_are_converted_apart(source: Path, tmp_path: Path, conversions: list[Path]) -> None:
+    for name in ("model-1.5B-chat", "model-1.7B-chat"):
+        kept(source, tmp_path, name=name)
+    assert len(set(conversions)) == 2
 
 
 @pytest.mark.model

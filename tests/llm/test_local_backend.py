@@ -30,12 +30,12 @@ def ignore(*_: Any) -> None:
     """For a progress nobody watches."""
 
 
-def asked(*texts: str, system: str = "", params: SamplingParams = GREEDY) -> GenerationRequest:
+def asked(*texts: str, system: str = "", params: SamplingParams = GREEDY, conversation: str = "") -> GenerationRequest:
     """A conversation whose texts alternate, the visitor's first."""
     messages = [ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
     if system:
         messages.insert(0, ChatMessage("system", system))
-    return GenerationRequest(messages=tuple(messages), params=params)
+    return GenerationRequest(messages=tuple(messages), params=params, conversation=conversation)
 
 
 class Answer:
@@ -62,7 +62,7 @@ class Answer:
 
 @pytest.fixture
 async def backend() -> AsyncIterator[LocalBackend]:
-    backend = LocalBackend(Settings(model=ENDLESS, device="cpu", max_new_tokens=200))
+    backend = LocalBackend(Settings(model=ENDLESS, quantization="none", device="cpu", max_new_tokens=200))
     await backend.load(ignore)
     yield backend
     await backend.close()
@@ -74,9 +74,10 @@ def renderer(context: int = 1024, **settings: Any) -> Renderer:
 
 
 async def test_load_says_what_it_is() -> None:
-    backend = LocalBackend(Settings(model=TINY, device="cpu", max_new_tokens=100))
+    backend = LocalBackend(Settings(model=TINY, quantization="none", device="cpu", max_new_tokens=100))
     info = await backend.load(ignore)
     assert (info.name, info.context_length, info.mode) == ("tiny_chat", 512, "packed batching, cpu, float32")
+    assert (info.sampling.temperature, info.sampling.top_p) == (0.7, 0.95)  # ours: it has none
     await backend.close()
     await backend.close()
 
@@ -92,6 +93,25 @@ async def test_answers_at_the_same_time(backend: LocalBackend) -> None:
     alone = Answer(backend, asked("hello " * 2, params=params))
     await alone.end
     assert alone.text == answers[1].text
+
+
+async def test_a_second_turn_computes_only_what_is_new(backend: LocalBackend) -> None:
+    """`cached_tokens` says what was there; another conversation has of it what the operator says."""
+    params = SamplingParams(temperature=0.0, max_new_tokens=30)
+    texts = ["hello " * 10]
+    found = {}
+    for name in ("a", "a", "b"):
+        answer = Answer(backend, asked(*texts, params=params, conversation=name))
+        usage = (await answer.end).usage
+        found[name] = usage.cached_tokens
+        if len(texts) == 1:
+            first = usage
+            texts += [answer.text, "go on"]
+    opening = len(backend._renderer._opening)  # type: ignore[union-attr]
+    assert opening > 5
+    assert found["b"] == opening
+    # the text of random tokens may be written in other tokens
+    assert opening < first.prompt_tokens <= found["a"] <= first.prompt_tokens + 30
 
 
 async def test_max_new_tokens_is_cut_to_the_setting(backend: LocalBackend) -> None:
@@ -119,13 +139,20 @@ async def test_stop_strings(backend: LocalBackend) -> None:
 
 async def test_close_interrupts_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    backend = LocalBackend(Settings(model=ENDLESS, device="cpu", max_new_tokens=400))
+    backend = LocalBackend(Settings(model=ENDLESS, quantization="none", device="cpu", max_new_tokens=400))
     await backend.load(ignore)
     answer = Answer(backend, asked("hello"))
     await answer.begun.wait()
     await backend.close()
     assert (await answer.end).reason == "interrupted"
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "llm-engine"]
+
+
+async def test_only_the_engine_has_threads_that_compute(backend: LocalBackend) -> None:
+    """Loading had some of its own: more of them than cores slow each other down."""
+    await asyncio.gather(*(Answer(backend, asked("hello")).end for _ in range(2)))
+    named = [thread.name for thread in threading.enumerate() if thread.name.startswith(("llm", "asyncio"))]
+    assert named == ["llm-engine"]
 
 
 async def test_before_it_is_loaded() -> None:
@@ -138,24 +165,45 @@ async def test_before_it_is_loaded() -> None:
     ("settings", "line"),
     [
         ({"max_new_tokens": 512}, "LLM_MAX_NEW_TOKENS=512: leaves no room"),
+        ({"kv_tokens": 100}, "LLM_KV_TOKENS=100: memory for 100 tokens leaves no room for a prompt"),
         ({"context_length": 513}, "LLM_CONTEXT_LENGTH=513: this model can use 512 at most"),
-        ({"model": "python:tests.llm.test_local_backend.bloom"}, "bloom cannot be batched: its attention"),
+        ({"model": "python:tests.llm.test_alone.bloom_chat"}, "LLM_CONTEXT_LENGTH=auto: the model does not say"),
         ({"prompt": "tests.nowhere.Prompt"}, "LLM_PROMPT=tests.nowhere.Prompt"),
     ],
 )
 async def test_settings_that_cannot_work(settings: dict[str, Any], line: str) -> None:
-    backend = LocalBackend(Settings(**{"model": TINY, "device": "cpu", "max_new_tokens": 100, **settings}))
+    backend = LocalBackend(
+        Settings(**{"model": TINY, "quantization": "none", "device": "cpu", "max_new_tokens": 100, **settings})
+    )
     with pytest.raises(ConfigurationError, match=line) as caught:
         await backend.load(ignore)
     assert "\n" not in str(caught.value)
     await backend.close()
 
 
-def bloom() -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, BloomConfig
+async def test_memory_for_less_than_the_context_bounds_the_prompt() -> None:
+    backend = LocalBackend(Settings(model=TINY, quantization="none", device="cpu", max_new_tokens=100, kv_tokens=200))
+    info = await backend.load(ignore)
+    assert (info.kv_tokens, info.largest_need) == (200, 200)
+    params = SamplingParams(max_new_tokens=40)
+    assert backend.prepare(asked("hello", params=params)).need < 100
+    with pytest.raises(ContextLengthExceeded, match=r"may take 40; together they may have 200\."):
+        backend.prepare(asked("word " * 60, params=params))
+    await backend.close()
 
-    config = BloomConfig(vocab_size=300, hidden_size=64, n_layer=2, n_head=4)
-    return AutoModelForCausalLM.from_config(config), tiny_chat()[1]
+
+async def test_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of this model takes 768 bytes: 3 layers of 2 key heads of 16 numbers of 4 bytes, keys and values."""
+    settings = Settings(
+        model=TINY, quantization="none", device="cpu", max_new_tokens=100, num_of_concurrent_executions=3
+    )
+    found = []
+    for free in (4 * 768 * 1000, 1 << 40):
+        monkeypatch.setattr("llm.backends.local.free_memory", lambda _, free=free: free)
+        backend = LocalBackend(settings)
+        found.append((await backend.load(ignore)).kv_tokens)
+        await backend.close()
+    assert found == [1000, 3 * 512]
 
 
 # prepare()
@@ -181,6 +229,8 @@ def test_a_cut_off_answer_stands_where_the_model_goes_on() -> None:
         tokens = renderer(5000).prepare(asked("hello", "hi", "who?", partial)).tokens
         assert tokenizer.decode(tokens) == open_place + partial
         assert tokens.count(END) == 3
+    assert renderer(5000).prepare(asked("hello", "hi", "who?")).before == []
+    assert renderer(5000).prepare(asked("hello", "hi", "who?", "I am")).before[-1] == tokenizer("m")["input_ids"][0]
 
 
 def test_parameters_come_from_the_request_then_the_model() -> None:
@@ -191,6 +241,9 @@ def test_parameters_come_from_the_request_then_the_model() -> None:
     assert (params.temperature, params.top_k, params.top_p, params.repetition_penalty) == (0.3, 9, 0.95, 1.0)
     with pytest.raises(InvalidRequest, match="temperature"):
         render.prepare(asked("hello", params=SamplingParams(temperature=9.0)))
+    assert render.prepare(asked("hello", params=SamplingParams(logit_bias={299: 1.0})))
+    with pytest.raises(InvalidRequest, match="logit_bias: the model's tokens are 0 to 299"):
+        render.prepare(asked("hello", params=SamplingParams(logit_bias={300: 1.0})))
 
 
 @pytest.mark.parametrize("context", range(80, 330, 13))
@@ -206,8 +259,23 @@ def test_the_oldest_turns_are_dropped_whole(context: int) -> None:
     assert "rules" in shown
     assert all(text in shown for text in texts[first:])
     if first:
-        longer = GenerationRequest(messages=request.messages[:1] + request.messages[first - 1 :], params=GREEDY)
-        assert len(renderer(5000).prepare(longer).tokens) + 20 > context
+        whole = len(renderer(5000).prepare(request).tokens)
+        assert whole + 20 > context
+
+
+@pytest.mark.parametrize("context", [200, 333, 800])
+def test_a_cut_conversation_appends_for_some_turns(context: int) -> None:
+    """So that the keys and values of what was sent before can be used again."""
+    render, params = renderer(context), SamplingParams(max_new_tokens=20)
+    texts, sent, kept = ["hello"], [], []
+    for turn in range(40):
+        tokens = render.prepare(asked(*texts, system="rules", params=params)).tokens
+        assert len(tokens) + 20 <= context
+        kept.append(tokens[: len(sent)] == sent)
+        sent = tokens
+        texts += [f"answer {turn}, some words long", "go on"]
+    cuts = kept.count(False)
+    assert 1 < cuts < 40 * 60 / (context / 4) + 2
 
 
 def test_what_cannot_fit_is_refused_with_the_numbers() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -23,6 +24,7 @@ from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
 from llm.events import Delta, Event, Finished, Queued, Started, Status
 from llm.launch import connect
+from llm.sampling import DEFAULTS
 from llm.stream import EventStream
 from tests.llm.scripted import request
 from tests.server import ROOT
@@ -69,7 +71,7 @@ async def becomes(client: ServiceClient, state: str) -> Status:
     changed = asyncio.Event()
     stop = client.on_status(lambda status: changed.set())
     client.connect()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while client.status.state != state:
             changed.clear()
             await changed.wait()
@@ -103,6 +105,13 @@ async def test_answer_arrives_whole_through_the_socket(client: NewClient) -> Non
     assert events[-1].usage.completion_tokens == 40
     stats = await one.stats()
     assert (stats.processing, stats.accepted, stats.finished) == (0, 1, {"stop": 1})
+
+
+async def test_every_client_knows_what_holds_where_a_request_says_nothing(client: NewClient) -> None:
+    first, second = client(max_new_tokens=77), client(max_new_tokens=77)
+    for one in (first, second):  # one of them while it loads, the other with the greeting
+        await becomes(one, "ready")
+        assert one.defaults == msgspec.structs.replace(DEFAULTS, max_new_tokens=77)
 
 
 async def test_limits_hold_over_all_clients(client: NewClient) -> None:
@@ -158,7 +167,9 @@ def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
 
 
-async def test_death_ends_what_has_streamed_and_the_service_comes_back(client: NewClient) -> None:
+async def test_death_ends_what_has_streamed_and_the_service_comes_back(
+    client: NewClient, caplog: pytest.LogCaptureFixture
+) -> None:
     one = client(synthetic_tokens=500, synthetic_rate=20.0)
     await becomes(one, "ready")
     pid = (await hello(one._settings)).pid
@@ -170,11 +181,12 @@ async def test_death_ends_what_has_streamed_and_the_service_comes_back(client: N
     await becomes(one, "down")
     await becomes(one, "ready")
     assert (await hello(one._settings)).pid != pid
+    assert "the llm service is gone (killed by SIGKILL)" in caplog.text
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGSTOP])
 async def test_what_has_streamed_nothing_runs_again_whole_and_in_its_order(
-    client: NewClient, with_signal: signal.Signals
+    client: NewClient, with_signal: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = client(
         synthetic_tokens=5,
@@ -197,6 +209,7 @@ async def test_what_has_streamed_nothing_runs_again_whole_and_in_its_order(
     assert [text_of(events) for events in answers] == ["one", "two", "two"]
     assert all(events[-1].reason == "stop" for events in answers)
     assert ended == [0, 1, 2]
+    assert ("has said nothing for" in caplog.text) == (with_signal == signal.SIGSTOP)
 
 
 async def test_step_that_hangs_ends_the_process_and_the_request_runs_again(
@@ -204,7 +217,8 @@ async def test_step_that_hangs_ends_the_process_and_the_request_runs_again(
 ) -> None:
     hang = tmp_path / "hang"
     monkeypatch.setenv("HANG", str(hang))
-    one = client(backend="local", model="python:tests.llm.models.hanging_chat", stall_seconds=2.0, max_new_tokens=64)
+    model = "python:tests.llm.models.hanging_chat"
+    one = client(backend="local", model=model, quantization="none", stall_seconds=2.0, max_new_tokens=64)
     await becomes(one, "ready")
     hang.touch()
     stream = await started(one)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from llm.events import Delta, Finished, Queued
+import pytest
+
+from llm.events import Delta, Event, Finished, Queued
 from llm.stream import EventStream
 
 
@@ -32,3 +34,32 @@ async def test_leaving_cancels_only_before_the_end() -> None:
             stream.push(Finished(reason="stop") if ended else Delta("a"))
             await anext(stream)
     assert cancelled == [False]
+
+
+async def test_events_are_handed_over_on_the_spot_from_the_first_one_on() -> None:
+    stream, taken = EventStream(lambda: None), list[Event]()
+    stream.push(Delta("a"))
+    reading = asyncio.create_task(stream.into(taken.append))
+    await asyncio.sleep(0)
+    assert taken == [Delta("a")]
+    stream.push(Delta("b"))
+    assert taken == [Delta("a"), Delta("b")]
+    stream.push(Finished(reason="stop"))
+    assert stream.ended
+    assert await reading == Finished(reason="stop")
+    assert len(taken) == 2
+
+
+async def test_a_taker_that_fails_fails_alone() -> None:
+    def fail(event: Event) -> None:
+        failed.append(event)
+        raise ZeroDivisionError
+
+    failed, cancelled = list[Event](), list[bool]()
+    async with EventStream(lambda: cancelled.append(True)) as stream:
+        stream.push(Delta("a"))
+        with pytest.raises(ZeroDivisionError):
+            await stream.into(fail)
+    stream.push(Delta("b"))
+    stream.push(Finished(reason="cancelled"))
+    assert (failed, cancelled) == ([Delta("a")], [True])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm.text import IncrementalDecoder, Replacer, StopStrings, TextStream, held_back, token_decoder
@@ -62,6 +62,35 @@ def test_decoding_any_tokens(tokenizer: Any, data: st.DataObject) -> None:
         assert shown.rstrip("\ufffd") == tokenizer.decode(tokens, skip_special_tokens=True).replace("\0", "").rstrip(
             "\ufffd"
         )
+
+
+@FAST
+@given(text=TEXTS.filter(lambda text: "\ufffd" not in text), data=st.data())
+def test_decoding_goes_on_with_a_text(tokenizer: Any, text: str, data: st.DataObject) -> None:
+    """An answer that was cut off and goes on has the spaces it would have had."""
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    border = data.draw(st.integers(0, len(tokens)))
+    before, after = tokenizer.decode(tokens[:border]), tokenizer.decode(tokens)
+    assume(not before.endswith("\ufffd"))
+    shown = streamed(TextStream(tokenizer, before=tokens[:border]), tokens[border:])
+    assert before.replace("\0", "") + "".join(shown) == after.replace("\0", "")
+
+
+EMOJI = ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"]
+
+
+@pytest.mark.parametrize(
+    "before", [["▁", "i"], ["▁", "i", "<0xF0>"], ["▁", "i", *EMOJI], ["▁", "i", "<|im_end|>"]], ids=str
+)
+def test_a_word_after_a_text_keeps_its_space(before: list[str]) -> None:
+    known = BYTE_FALLBACK.convert_tokens_to_ids
+    shown = streamed(TextStream(BYTE_FALLBACK, before=known(before)), known(["▁a", "▁th"]))
+    assert "".join(shown) == " a th"
+
+
+def test_a_word_after_bad_bytes_keeps_its_space() -> None:
+    tokens = BYTE_FALLBACK.convert_tokens_to_ids(["▁", "i", *EMOJI, "<0xF0>", "▁a"])
+    assert "".join(streamed(TextStream(BYTE_FALLBACK), tokens)) == "i😀 a"
 
 
 @given(text=TEXTS)
@@ -135,6 +164,20 @@ def test_whole_stream(text: str, stops: list[str], replacements: list[tuple[str,
         expected = expected.replace(old, new) if old else expected
     stream = TextStream(ByteTokenizer(), stops, replacements)
     assert "".join(streamed(stream, text.encode())) == expected
+
+
+@FAST
+@given(data=st.data())
+def test_stop_strings_in_real_tokens(tokenizer: Any, data: st.DataObject) -> None:
+    """Emoji, byte fallback, merges: what is shown is the text up to the stop string, wherever the token borders are."""
+    text = data.draw(TEXTS.map(lambda text: text.replace("\ufffd", "").replace("\0", "")))
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    said = tokenizer.decode(tokens)
+    starts = st.integers(0, max(0, len(said) - 1)).map(lambda start: said[start : start + 3])
+    stops = data.draw(st.lists(starts.filter(bool) | st.sampled_from(["é", "😀 ", "\n<"]), max_size=3)) if said else []
+    stream = TextStream(tokenizer, stops)
+    shown = "".join(streamed(stream, tokens))
+    assert (shown, stream.stopped) == cut_at_stop(said, stops)
 
 
 @pytest.mark.parametrize(

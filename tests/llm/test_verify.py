@@ -7,36 +7,14 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    BloomConfig,
-    FalconConfig,
-    Llama4TextConfig,
     LlamaConfig,
-    MambaConfig,
     Phi3Config,
-    XGLMConfig,
 )
 
 from llm.engine import verify
 from llm.engine.attention import packed_attention
 from llm.engine.verify import Unsupported
-from tests.llm.models import FAMILIES, SIZES, randomised, tiny
-
-HEADS = {"num_key_value_heads": 2, "head_dim": 16}
-UNSUPPORTED: dict[str, tuple[Any, str]] = {
-    "bloom": (lambda: BloomConfig(vocab_size=300, hidden_size=64, n_layer=3, n_head=4), "attention cannot be replaced"),
-    "falcon": (lambda: FalconConfig(**SIZES), "attention cannot be replaced"),
-    "xglm": (
-        lambda: XGLMConfig(vocab_size=300, d_model=64, ffn_dim=96, num_layers=3, attention_heads=4),
-        "attention cannot be replaced",
-    ),
-    "mamba": (lambda: MambaConfig(vocab_size=300, hidden_size=64, num_hidden_layers=3), "more than keys and values"),
-    "llama4, chunked mask": (
-        lambda: Llama4TextConfig(
-            **SIZES, **HEADS, attention_chunk_size=64, num_local_experts=2, intermediate_size_mlp=96
-        ),
-        "mask is neither causal nor a sliding window",
-    ),
-}
+from tests.llm.models import CONTEXT, FAMILIES, OTHERS, SIZES, tiny
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,11 +24,14 @@ def test_accepts(family: str) -> None:
     assert all(layer.key_width == 16 for layer in layers)
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
+@pytest.mark.parametrize("name", OTHERS)
 def test_turns_away(name: str) -> None:
-    config, why = UNSUPPORTED[name]
-    with pytest.raises(Unsupported, match=why):
-        verify.packed(randomised(config()))
+    """With a reason, and as it was before it was tried."""
+    model = tiny(name)
+    before = model.config._attn_implementation
+    with pytest.raises(Unsupported, match=OTHERS[name][1]):
+        verify.packed(model, CONTEXT)
+    assert model.config._attn_implementation == before
 
 
 def test_turns_away_what_only_the_logits_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +78,10 @@ def test_context_limit_is_that_of_a_changing_rope() -> None:
             "original_max_position_embeddings": 128,
         },
     )
-    assert [verify.context_limit(config) for config in (plain, dynamic, long)] == [512, 512, 128]
+    assert [verify.packed_limit(config) for config in (plain, dynamic, long)] == [512, 512, 128]
+    assert [verify.context_limit(config) for config in (plain, dynamic, long)] == [512, 2048, 4096]
+
+
+def test_a_changing_rope_is_batched_as_far_as_it_does_not_change() -> None:
+    model = tiny("llama, dynamic rope")
+    assert verify.packed(model, 64).layout

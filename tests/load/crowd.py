@@ -63,7 +63,7 @@ class Crowd:
 
     async def _visit(self, visitor: Visitor, chance: random.Random) -> None:
         mood = chance.random()
-        leaves_at = chance.randrange(1, 8) if STOP <= mood < STOP + LEAVE else None
+        leaves_at = chance.randrange(4) if STOP <= mood < STOP + LEAVE else None
         async with visitor.socket() as socket:
             told = Told(await self._ask(socket, chance))
             self.told.append(told)

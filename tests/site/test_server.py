@@ -33,7 +33,7 @@ def fetch(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
 def test_static_files_have_hashed_names_and_live_for_ever(site: Site) -> None:
     _, _, page = fetch(site.url)
     found = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.decode())
-    assert len(found) == 6
+    assert {path.rpartition(".")[2] for path in found} == {"css", "js", "svg"}
     for path in found:
         assert re.search(r"\.[0-9a-f]{12}\.(js|css|svg)$", path)
         status, headers, _ = fetch(site.url + path)
@@ -46,6 +46,12 @@ def test_static_files_have_hashed_names_and_live_for_ever(site: Site) -> None:
     assert all(re.search(r"\.[0-9a-f]{12}\.js$", name) for name in imported)
 
 
+def test_pages_without_an_icon_of_their_own_get_the_sites(site: Site) -> None:
+    status, headers, icon = fetch(f"{site.url}/favicon.ico")
+    assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
+    assert icon.startswith(b"<svg")
+
+
 def test_only_what_the_page_uses_of_a_package_is_served(site: Site) -> None:
     vendor = f"{site.url}/static/vendor/streaming-markdown"
     assert fetch(f"{vendor}/smd.min.js")[0] == 200
@@ -55,8 +61,13 @@ def test_only_what_the_page_uses_of_a_package_is_served(site: Site) -> None:
     assert fetch(f"{site.url}/static/chat/%2e%2e/%2e%2e/%2e%2e/secret_key")[0] == 404
 
 
-def test_a_foreign_host_is_refused(site: Site) -> None:
-    assert fetch(site.url, Host="evil.example")[0] == 400
+def test_a_foreign_host_is_refused_in_one_line(site: Site) -> None:
+    logged = len(site.log.read_text())
+    status, headers, page = fetch(site.url, Host="evil.example")
+    assert (status, "Set-Cookie" in headers) == (400, False)
+    assert b"evil" not in page
+    (line,) = site.log.read_text()[logged:].splitlines()
+    assert "evil.example" in line
 
 
 async def test_sockets_of_foreign_pages_and_of_unknown_addresses_are_refused(site: Site) -> None:

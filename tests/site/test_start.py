@@ -16,19 +16,20 @@ from chat.models import Generation
 from chat.turns import Turns
 from chatsite import start as start_module
 from chatsite.start import AlreadyServing, Starting, start, stop
-from tests.chat.conftest import question
+from llm.sampling import SamplingParams
+from tests.chat.conftest import a_visitor, question
 from tests.chat.doubles import ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Turns]:
     turns = Turns(ScriptedController(), DatabaseHistory(), Hub())
     monkeypatch.setattr(start_module, "get_turns", lambda: turns)
     monkeypatch.setattr(start_module.llm, "get_controller", lambda: turns.controller)
     with override_settings(CHATSTREAM_VAR=tmp_path):
-        yield
+        yield turns
         await stop()
 
 
@@ -38,7 +39,7 @@ async def test_the_first_connection_starts_the_site_once() -> None:
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         served.append(scope["path"])
 
-    await DatabaseHistory(owner=uuid4()).accept(question(uuid4()))
+    await DatabaseHistory(owner=uuid4()).accept(question(a_visitor()))
     site = Starting(app)
     await site({"path": "/a"}, None, None)  # type: ignore[arg-type]
     assert (await Generation.objects.aget()).state == "interrupted"
@@ -58,9 +59,9 @@ async def test_a_second_process_refuses_to_serve_the_same_var(tmp_path: Path) ->
     await start()
 
 
-async def test_another_process_cannot_end_the_living_turns_of_this_one(tmp_path: Path) -> None:
+async def test_another_process_cannot_end_the_living_turns_of_this_one(tmp_path: Path, turns: Turns) -> None:
     holder = start_module._locked(tmp_path / "web.lock")
-    accepted = await DatabaseHistory().accept(question(uuid4()))
+    accepted = await turns.start(question(a_visitor()), SamplingParams(), 0.0)
     with pytest.raises(AlreadyServing):
         await start()
     assert (await Generation.objects.aget(pk=accepted.generation)).state == "queued"

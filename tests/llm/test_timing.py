@@ -1,0 +1,48 @@
+"""Which way to compute a layer is the fastest here."""
+
+from __future__ import annotations
+
+import torch
+
+from llm.engine import products, timing
+from llm.engine.linear import Linear, Product, plain
+
+
+def linears() -> list[Linear]:
+    """Two shapes, in turns."""
+    return [Linear((str(i),), torch.randn(8 if i % 2 else 16, 32), None) for i in range(2 * timing.LAYERS + 6)]
+
+
+def test_every_way_that_works_has_its_rank_for_each_shape() -> None:
+    found = timing.fastest_first(linears())
+    assert set(found) == {(8, 32), (16, 32)}
+    for shape, ways in found.items():
+        assert sorted(way.name for way in ways) == sorted(way.name for way in products.ways(shape))
+
+
+def test_exact_ones_alone() -> None:
+    for ways in timing.fastest_first(linears(), exact=True).values():
+        assert {way.name for way in ways} <= {"float32", "float32 prepacked"}
+
+
+def test_first_is_what_is_fastest_in_proportion_whatever_the_rows() -> None:
+    few, many = products.way("bfloat16"), products.way("float32")
+    assert timing.ranked([few, many], [(3.0, 9.0, 9.0), (1.0, 11.0, 11.0)]) == [many, few]
+
+
+def test_layers_are_timed_one_after_the_other() -> None:
+    """As in a step: a weight that is used again at once would still lie in a cache."""
+    order: list[str] = []
+
+    def make(linear: Linear, _: object) -> Product:
+        inside = plain(linear)
+
+        def product(x: torch.Tensor) -> torch.Tensor:
+            order.append(linear.names[0])
+            return inside(x)
+
+        return product
+
+    found = timing.cost(products.Way("spied on", make), linears()[:6])
+    assert order == [str(i) for i in range(6)] * timing.REPEATS * len(timing.ROWS)
+    assert {shape: len(seconds) for shape, seconds in found.items()} == {(8, 32): 3, (16, 32): 3}
