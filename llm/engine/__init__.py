@@ -15,7 +15,8 @@ forward of the model without padding; sequences join and leave at any step. Read
     programs    the step program at load: kept or made, checked, or left out
     program     the forward of a packed step, by one straight-line function; `linear` is what it multiplies with
     capture     the model as a graph, its attention left open
-    passes      that graph with fewer and larger calls; operations: what they put in, graphs: how they look and change
+    passes      that graph with fewer and larger calls, a file for each kind of pattern; operations: what they put in,
+                graphs: how they look and change
     emission    the graph as Python text
     products    the ways to compute a linear layer; int8: those of 8-bit numbers; timing: how long each takes here
     quantize    which way for which layer, and what keys and values are kept in, by what calibration says of the error

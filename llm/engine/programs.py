@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -77,6 +78,12 @@ def checked(text: str, eager: PackedModel) -> Program:
 def file(folder: Path, model: Any) -> Path:
     """Where the text for such a model is kept, as long as all is as it is now."""
     told = [torch.__version__, transformers.__version__, type(model).__qualname__, str(model.dtype), model.device.type]
-    told += [Path(str(maker.__file__)).read_text() for maker in MAKERS]
+    told += [source.read_text() for maker in MAKERS for source in _sources(maker)]
     told += [model.config.to_json_string(use_diff=False), str(model)]
     return folder / f"{model.config.model_type}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.py"
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    """Its file, or all those of a package."""
+    target = Path(str(module.__file__))
+    return sorted(target.parent.glob("*.py")) if target.name == "__init__.py" else [target]

@@ -15,6 +15,7 @@ from llm.engine import operations, passes
 from llm.engine.attention import Kind
 from llm.engine.capture import attend as opaque_attend
 from llm.engine.capture import captured
+from llm.engine.passes.surplus import CHECKS
 from tests.llm.models import tiny
 
 aten: Any = torch.ops.aten
@@ -93,7 +94,7 @@ def turned(x: Tensor) -> Tensor:
 
 
 def checks(graph: fx.Graph) -> list[str]:
-    return [str(node.target) for node in graph.nodes if any(name in str(node.target) for name in passes.CHECKS)]
+    return [str(node.target) for node in graph.nodes if any(name in str(node.target) for name in CHECKS)]
 
 
 def test_drop_checks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -66,6 +67,18 @@ def test_another_model_or_another_version_is_another_text(tmp_path: Path, monkey
         names.add(programs.file(tmp_path, model))
     assert len(names) == 6
     assert programs.file(tmp_path, tiny()) in names
+
+
+def test_all_files_of_a_maker_decide_what_a_text_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker, part = ModuleType("maker"), tmp_path / "part.py"
+    maker.__file__ = str(tmp_path / "__init__.py")
+    monkeypatch.setattr(programs, "MAKERS", (maker,))
+    Path(maker.__file__).touch()
+    names = set()
+    for text in ("1", "2"):
+        part.write_text(text)
+        names.add(programs.file(tmp_path, tiny()))
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize(
