@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ pytest_plugins = ["tests.server", "tests.stores"]
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("searching", max_examples=2000, deadline=None)
 settings.load_profile("repeatable")  # `make test` says the same twice; `make test-long` searches
+
+
+def pytest_configure() -> None:
+    """A script's background job has SIGINT ignored, and hands that on to whatever is started here to be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
