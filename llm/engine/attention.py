@@ -12,38 +12,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+from llm.engine.kernels import PRODUCTS, WAYS, Kind, additive, hidden_keys, products
 from llm.engine.kvcache import Pool, Segment
 
 NAME = "packed"
 
 STRIDE = 32
 """Rows in decode are computed up to a multiple of it: oneDNN prepares for each new shape, which costs a millisecond."""
-WIDENED = 512
-"""So many tokens of all rows, or fewer, are widened to the query's numbers: many small products of fewer bits take
-longer than that."""
-FEW_QUERIES = 16
 
 _thread = threading.local()
-
-
-class Kind(NamedTuple):
-    """How a layer attends: one query sees `window` keys (None: all), its scores are scaled and perhaps capped."""
-
-    scale: float | None
-    window: int | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
-
-    @property
-    def plain(self) -> bool:
-        return self.softcap is None and self.sinks is None
 
 
 class Part(Protocol):
@@ -66,26 +50,24 @@ class PoolRows:
         self._end = min(pool.capacity, -(-(max(lengths) + 1) // STRIDE) * STRIDE)
         self._rows = torch.arange(self.size, device=device)
         self._positions = torch.tensor(lengths, device=device)
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Kind) -> Tensor:
         keys, values = self._pool.keys[layer], self._pool.values[layer]
         keys[self._rows, :, self._positions] = key[0].to(keys.dtype)
         values[self._rows, :, self._positions] = value[0].to(values.dtype)
         kv_heads = key.shape[2]
-        # the query heads that share a key head are its queries, so that keys and values are never repeated
-        grouped = query.reshape(self.size, kv_heads, query.shape[2] // kv_heads, -1)
+        grouped = query.view(self.size, kv_heads, query.shape[2] // kv_heads, -1)
         keys, values = keys[: self.size, :, : self._end], values[: self.size, :, : self._end]
-        if self.size * self._end <= WIDENED:
-            keys, values = keys.to(query.dtype), values.to(query.dtype)
-        out = attend(grouped, [keys], [values], self._mask(kind.window, query.dtype), kind)
-        return out.reshape(1, self.size, query.shape[2], -1)
+        way = WAYS[self._pool.way if kind.plain else PRODUCTS]
+        mask = self._mask(kind.window, keys.dtype if way.narrow else query.dtype)
+        return way.attend(grouped, keys, values, mask, kind).reshape(1, self.size, query.shape[2], -1)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        if window not in self._masks:
+        if (window, dtype) not in self._masks:
             hidden = hidden_keys(self._positions, self._end, window)
-            self._masks[window] = _additive(hidden, dtype)[:, None, None]
-        return self._masks[window]
+            self._masks[window, dtype] = additive(hidden, dtype)[:, None, None]
+        return self._masks[window, dtype]
 
 
 class Chunk:
@@ -115,7 +97,7 @@ class Chunk:
         mask = self._mask(kind.window, query).repeat(heads // kv_heads, 1)
         if kind.window is None:
             mask = mask[:, first:]
-        out = attend(grouped, all_keys, all_values, mask, kind)
+        out = products(grouped, all_keys, all_values, mask, kind)
         return out.reshape(1, heads, self.size, -1).transpose(1, 2)
 
     def _plain(self, query: Tensor, keys: Tensor, values: Tensor, kind: Kind) -> Tensor:
@@ -135,7 +117,7 @@ class Chunk:
     def _mask(self, window: int | None, query: Tensor) -> Tensor:
         if window not in self._masks:
             positions = torch.arange(self._start, self._end, device=query.device)
-            self._masks[window] = _additive(hidden_keys(positions, self._end, window), query.dtype)
+            self._masks[window] = additive(hidden_keys(positions, self._end, window), query.dtype)
         return self._masks[window]
 
 
@@ -153,66 +135,6 @@ class Pack:
         queries, keys, values = (x.split_with_sizes(self._sizes, 1) for x in (query, key, value))
         each = zip(self._parts, queries, keys, values, strict=True)
         return torch.cat([part.attend(layer, q, k, v, kind) for part, q, k, v in each], 1)
-
-
-def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, kind: Kind) -> Tensor:
-    """query `[rows, kv_heads, queries, width]`, keys and values `[rows, kv_heads, length, width]`.
-
-    Keys and values may lie in several pieces, one after the other, and in numbers of fewer bits than the query's. The
-    mask is added to the scores of the last keys, as many as it has; all queries see those before.
-    """
-    query = query * (query.shape[-1] ** -0.5 if kind.scale is None else kind.scale)
-    # many scores are left in the keys' numbers, which they were computed in: the softmax is inside in float32 anyway
-    narrow = query.shape[2] > FEW_QUERIES and kind.plain
-    scores = _all_scores(query, keys, keys[0].dtype if narrow else query.dtype)
-    if kind.softcap is not None:
-        scores = torch.tanh(scores / kind.softcap) * kind.softcap
-    scores[..., -mask.shape[-1] :] += mask
-    if kind.sinks is None:
-        return _weighted(scores.softmax(-1), values).to(query.dtype)
-    # a sink takes part in the softmax as one more key, whose value is nothing
-    rows, kv_heads, queries, _ = scores.shape
-    heads = kind.sinks.numel() // kv_heads
-    sinks = kind.sinks.view(1, kv_heads, heads, 1).repeat_interleave(queries // heads, 2).expand(rows, -1, -1, -1)
-    weights = torch.cat((scores, sinks.to(scores.dtype)), -1).softmax(-1)[..., :-1]
-    return _weighted(weights, values).to(query.dtype)
-
-
-def _scores(query: Tensor, keys: Tensor) -> Tensor:
-    """`[rows, kv_heads, queries, length]`, in the keys' numbers."""
-    if keys.dtype == query.dtype or query.shape[2] > FEW_QUERIES:
-        return torch.matmul(query.to(keys.dtype), keys.transpose(2, 3))
-    # the other way round: a third of the time with bfloat16, where oneDNN would bring the keys into another order first
-    return torch.matmul(keys, query.to(keys.dtype).transpose(2, 3)).transpose(2, 3)
-
-
-def _all_scores(query: Tensor, keys: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    if len(keys) == 1:
-        return _scores(query, keys[0]).to(dtype)
-    scores = query.new_empty((*query.shape[:3], sum(piece.shape[2] for piece in keys)), dtype=dtype)
-    parts = torch.split(scores, [piece.shape[2] for piece in keys], -1)
-    for piece, part in zip(keys, parts, strict=True):
-        part.copy_(_scores(query, piece))
-    return scores
-
-
-def _weighted(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
-    parts = torch.split(weights.to(values[0].dtype), [piece.shape[-2] for piece in values], -1)
-    out = torch.matmul(parts[0], values[0])
-    for part, piece in zip(parts[1:], values[1:], strict=True):
-        out += torch.matmul(part, piece)
-    return out
-
-
-def hidden_keys(positions: Tensor, end: int, window: int | None) -> Tensor:
-    """Which of the keys 0 to end-1 a query at each position must not see."""
-    keys = torch.arange(end, device=positions.device)
-    hidden = keys > positions[:, None]
-    return hidden if window is None else hidden | (keys <= positions[:, None] - window)
-
-
-def _additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
 
 @contextmanager

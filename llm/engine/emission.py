@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, fx
 
 from llm.engine import operations
-from llm.engine.attention import Kind
 from llm.engine.graphs import fixed
+from llm.engine.kernels import Kind
 
 HEAD = """\
 import torch
 from torch import inf, nan
 from llm.engine import operations
-from llm.engine.attention import Kind
+from llm.engine.kernels import Kind
 
 
 def bind(tensors, product):

@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 
 from llm.engine.blocks import Block
+from llm.engine.kernels import PRODUCTS
 
 SMALLEST_CLASS = 128
+LONG_CLASS = 512
 MOST_ROWS = 256
 """A pool has room for before it has to be moved to grow."""
 
@@ -41,12 +43,20 @@ class LayerShape(NamedTuple):
     value_width: int
 
 
+class Decode(NamedTuple):
+    """In which of `kernels.WAYS` rows in decode attend, by their length class."""
+
+    short: str = PRODUCTS
+    long: str = PRODUCTS
+
+
 class Layout(NamedTuple):
-    """Shapes of all layers, and where and how their numbers are kept."""
+    """Shapes of all layers, where and how their numbers are kept, and how they are read in decode."""
 
     layers: tuple[LayerShape, ...]
     dtype: torch.dtype
     device: torch.device
+    decode: Decode = Decode()
 
     @property
     def token_bytes(self) -> int:
@@ -107,6 +117,7 @@ class Pool:
 
     def __init__(self, layout: Layout, capacity: int, rows: int = 1) -> None:
         self.capacity = capacity
+        self.way = layout.decode.short if capacity < LONG_CLASS else layout.decode.long
         self.slots: list[Slot] = []
         self._layout = layout
         self._block: Block

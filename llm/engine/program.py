@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llm.engine import attention, emission, passes
 from llm.engine.capture import captured, own_tensors
-from llm.engine.kvcache import Layout
+from llm.engine.kvcache import Decode, Layout
 from llm.engine.linear import Choose, Linear, plain
 
 Step = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
@@ -98,10 +98,10 @@ class Program:
         """The same with other products."""
         return Program(self._text, self.layout, self.vocabulary, choose)
 
-    def keeping(self, dtype: torch.dtype) -> Program:
-        """The same with keys and values in such numbers."""
+    def keeping(self, dtype: torch.dtype, decode: Decode) -> Program:
+        """The same with keys and values in such numbers, read in decode in such ways."""
         other = copy.copy(self)
-        other.layout = self.layout._replace(dtype=dtype)
+        other.layout = self.layout._replace(dtype=dtype, decode=decode)
         return other
 
     def release(self) -> None:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from llm import retention
-from llm.engine import attention, capture, emission, graphs, operations, passes, verify
+from llm.engine import capture, emission, graphs, kernels, operations, passes, verify
 from llm.engine.linear import Choose, plain
 from llm.engine.model import Forward, PackedModel
 from llm.engine.program import Program, Text, written
@@ -23,7 +23,7 @@ from llm.errors import one_line
 
 logger = logging.getLogger(__name__)
 
-MAKERS = (attention, capture, emission, graphs, operations, passes)
+MAKERS = (capture, emission, graphs, kernels, operations, passes)
 """What they are decides what a text is."""
 
 

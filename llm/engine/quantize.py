@@ -31,11 +31,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llm import retention
-from llm.engine import attention, calibration, int8, products, timing
+from llm.engine import attention, calibration, int8, kernels, products, timing
+from llm.engine.kvcache import Decode
 from llm.engine.linear import Linear, Product
 from llm.engine.products import Way
 from llm.engine.program import Program
-from llm.engine.timing import attention_cost, fastest_first
+from llm.engine.timing import decoding, fastest_first
 from llm.errors import one_line
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ DECODED = 16
 
 KEEPING = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 
+SOURCES = (attention, calibration, int8, kernels, products, timing)
+"""What they are decides what is chosen."""
+
 Names = tuple[str, ...]
 
 
@@ -62,10 +66,11 @@ class Choice(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """For a program: of each of its layers, and in what numbers keys and values are kept."""
+    """For a program: of each of its layers, in what numbers keys and values are kept, and how they are read."""
 
     layers: Mapping[Names, Choice]
     keeping: torch.dtype = torch.float32
+    decode: Decode = Decode()
 
 
 def quantized(program: Program, tokens: Sequence[int] | None, folder: Path) -> tuple[Program, str]:
@@ -81,7 +86,7 @@ def quantized(program: Program, tokens: Sequence[int] | None, folder: Path) -> t
         choices, ready = _exact(program) if tokens is None else _chosen(program, tokens[: calibration.TOKENS])
         _keep(target, choices)
     else:
-        ready = _bound(program, choices.layers).keeping(choices.keeping)
+        ready = _bound(program, choices.layers).keeping(choices.keeping, choices.decode)
     words = summary(choices)
     logger.info("%s (%.1f s)", words, time.perf_counter() - began)
     return ready, words
@@ -93,7 +98,8 @@ def summary(choices: Choices) -> str:
     if all(products.way(name).exact for name in counts) and keeping == "float32":
         return "float32"
     layers = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
-    return f"linear layers: {layers}; keys and values: {keeping}"
+    attention = f"{choices.decode.short}, long rows {choices.decode.long}"
+    return f"linear layers: {layers}; keys and values: {keeping}; attention in decode: {attention}"
 
 
 @torch.inference_mode()
@@ -110,7 +116,7 @@ def _chosen(program: Program, tokens: Sequence[int]) -> tuple[Choices, Program]:
         lost = calibration.divergence(calibration.logits(ready, tokens), exact)
         if lost <= BOUND:
             ready = _with_fewer_bits(ready, tokens, exact)
-            return Choices(choices, ready.layout.dtype), ready
+            return Choices(choices, ready.layout.dtype, ready.layout.decode), ready
     logger.warning("No coarser products are used: together they change the answers too much (%.3f nats).", lost)
     return _exact(program)
 
@@ -120,14 +126,18 @@ def _exact(program: Program) -> tuple[Choices, Program]:
     """The fastest that lose nothing."""
     fastest = fastest_first(program.linears, exact=True)
     choices = {linear.names: Choice(fastest[linear.weight.shape][0].name) for linear in program.linears}
-    return Choices(choices), _bound(program, choices)
+    decode, _ = decoding(program.layout)
+    return Choices(choices, decode=decode), _bound(program, choices).keeping(torch.float32, decode)
 
 
 def _with_fewer_bits(program: Program, tokens: Sequence[int], exact: Tensor) -> Program:
-    """The program with keys and values in bfloat16, if attention is faster by that here and loses little: in a prompt,
-    and in decode, where scores have no more bits either."""
-    coarser = program.keeping(torch.bfloat16)
-    if attention_cost(coarser.layout) >= attention_cost(program.layout):
+    """The program, attending as is fastest here; keys and values in bfloat16, if that is faster and loses little: in a
+    prompt, and in decode, where scores have no more bits either."""
+    decode, seconds = decoding(program.layout)
+    program = program.keeping(program.layout.dtype, decode)
+    decode, fewer = decoding(program.layout._replace(dtype=torch.bfloat16))
+    coarser = program.keeping(torch.bfloat16, decode)
+    if fewer >= seconds:
         return program
     positions = range(DECODED, len(tokens), DECODED)
     lost = max(
@@ -174,7 +184,7 @@ def _bound(program: Program, choices: Mapping[Names, Choice]) -> Program:
 def _key(program: Program, *, exact: bool) -> str:
     """Of this model, machine and code. Its numbers are told by a sample."""
     told: list[object] = [exact, torch.__version__, torch.get_num_threads(), _processor()]
-    told += [Path(str(module.__file__)).read_text() for module in (attention, calibration, int8, products, timing)]
+    told += [Path(str(module.__file__)).read_text() for module in SOURCES]
     told += [Path(__file__).read_text()]
     for linear in program.linears:
         told += [linear.names, tuple(linear.weight.shape), linear.weight[0, :8].tolist()]
@@ -195,6 +205,7 @@ def _kept(target: Path, program: Program) -> Choices | None:
         with safetensors.safe_open(target, "pt") as file:
             ways = json.loads(file.metadata()["ways"])
             keeping = KEEPING[file.metadata()["keeping"]]
+            decode = Decode(*json.loads(file.metadata()["decode"]))
             smoothed = set(file.keys())
             tensors = {name: file.get_tensor(name) for name in ways if name in smoothed}
         choices = {
@@ -203,13 +214,15 @@ def _kept(target: Path, program: Program) -> Choices | None:
         }
         for chosen in choices.values():
             products.way(chosen.way)
+        for way in decode:
+            kernels.WAYS[way]
         retention.used(target)
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         logger.warning("What was chosen before cannot be read (%s); it is chosen again.", one_line(error))
         return None
-    return Choices(choices, keeping)
+    return Choices(choices, keeping, decode)
 
 
 def _keep(target: Path, choices: Choices) -> None:
@@ -223,6 +236,7 @@ def _keep(target: Path, choices: Choices) -> None:
             metadata={
                 "ways": json.dumps({name: chosen.way for name, chosen in named.items()}),
                 "keeping": str(choices.keeping),
+                "decode": json.dumps(choices.decode),
             },
         )
         partial.rename(target)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import torch
 
-from llm.engine.attention import Kind, PoolRows
-from llm.engine.kvcache import KVCache, Layout
+from llm.engine.attention import PoolRows
+from llm.engine.kernels import WAYS, Kind
+from llm.engine.kvcache import Decode, KVCache, Layout
 from llm.engine.linear import Linear, Product
 from llm.engine.products import Way, ways
 
@@ -25,8 +26,8 @@ REPEATS = 5
 """The shortest counts: what else the machine does makes it longer."""
 LAYERS = 16
 """Of each shape that are timed: together more than fit into a cache, where the model is large enough."""
-CONTEXTS = ((16, 64), (8, 640))
-"""Rows in decode, and tokens of each, that are timed with the keys and values of CONTEXT_LAYERS."""
+CONTEXTS = ((16, 64), (16, 640))
+"""Short rows in decode and long ones, how many and how long, timed with the keys and values of CONTEXT_LAYERS."""
 CONTEXT_LAYERS = 6
 GROUP = 3
 """Queries to a key head."""
@@ -92,10 +93,15 @@ def _shape(linear: Linear) -> torch.Size:
 
 
 @torch.inference_mode()
-def attention_cost(layout: Layout) -> float:
-    """Seconds that rows in decode take to attend in a layer, all of CONTEXTS together: what is long counts for more."""
+def decoding(layout: Layout) -> tuple[Decode, float]:
+    """How rows in decode attend the fastest, and the seconds of a layer: what is long counts for more."""
     few = layout._replace(layers=layout.layers[:CONTEXT_LAYERS])
-    return sum(_attending(few, rows, tokens) for rows, tokens in CONTEXTS)
+    best = []
+    for context in CONTEXTS:
+        costs = {way: _attending(few._replace(decode=Decode(way, way)), *context) for way in WAYS}
+        best.append(min(costs.items(), key=lambda cost: cost[1]))
+    (short, brief), (long, lengthy) = best
+    return Decode(short, long), brief + lengthy
 
 
 def _attending(layout: Layout, rows: int, tokens: int) -> float:

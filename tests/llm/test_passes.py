@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from llm.engine import operations, passes
-from llm.engine.attention import Kind
 from llm.engine.capture import attend as opaque_attend
 from llm.engine.capture import captured
+from llm.engine.kernels import Kind
 from llm.engine.passes.surplus import CHECKS
 from tests.llm.models import tiny
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llm.backends.forward import forward
 from llm.benchmark.quality import perplexity
 from llm.benchmark.target import TEXT
 from llm.conf import Settings
-from llm.engine import attention, calibration, int8, products, quantize, verify
+from llm.engine import calibration, int8, kernels, products, quantize, verify
 from llm.engine.core import Engine
+from llm.engine.kernels import PRODUCTS
+from llm.engine.kvcache import Decode, Layout, Pool
 from llm.engine.linear import Linear, Product, plain
 from llm.engine.program import Program
 from llm.engine.programs import programmed
@@ -50,7 +54,7 @@ def int8_is_first(linears: Sequence[Linear], *, exact: bool = False) -> dict[tor
 @pytest.fixture
 def int8_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "fastest_first", int8_is_first)
-    monkeypatch.setattr(quantize, "attention_cost", lambda _: 1.0)  # nor on that
+    monkeypatch.setattr(quantize, "decoding", lambda _: (Decode(), 1.0))  # nor on that
 
 
 @pytest.mark.usefixtures("int8_is_fastest")
@@ -88,25 +92,48 @@ def test_keys_and_values_have_fewer_bits_where_that_is_faster_and_loses_little(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quantize, "attention_cost", lambda layout: 0.1 if layout.dtype == faster else 0.2)
+    ways = {torch.float32: Decode("fused", "products"), torch.bfloat16: Decode("products", "fused by head")}
+
+    def decoding(layout: Layout) -> tuple[Decode, float]:
+        return ways[layout.dtype], 0.1 if layout.dtype == faster else 0.2
+
+    monkeypatch.setattr(quantize, "decoding", decoding)
     losses = iter([0.01, 0.01, lost])  # of the products, then of a prompt, then of rows in decode
     monkeypatch.setattr(calibration, "divergence", lambda *_: next(losses))
     found, words = quantize.quantized(program, TOKENS, tmp_path)
     again, _ = quantize.quantized(program, TOKENS, tmp_path)
     assert found.layout.dtype == again.layout.dtype == expected
-    assert words.endswith(f"keys and values: {str(expected).removeprefix('torch.')}") or words == "float32"
+    assert found.layout.decode == again.layout.decode == ways[expected]
+    assert f"keys and values: {str(expected).removeprefix('torch.')}" in words or words == "float32"
 
 
-@pytest.mark.parametrize("widened", [0, attention.WIDENED])
+@pytest.mark.parametrize("way", kernels.WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_keys_and_values_of_fewer_bits_change_little(
-    family: str, widened: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "WIDENED", widened)
+def test_rows_in_decode_attend_in_any_way(family: str, way: str) -> None:
     model = tiny(family)
     expected = [verify.own_logits(model, tokens) for tokens in verify.conversations(model)]
     packed = verify.packed(model)
-    packed.layout = packed.layout._replace(dtype=torch.bfloat16)
+    packed.layout = packed.layout._replace(decode=Decode(way, way))
+    found = verify.packed_logits(packed, verify.conversations(model))
+    verify.compare(found, expected, verify.tolerance(model))
+
+
+def test_short_and_long_rows_attend_in_ways_of_their_own() -> None:
+    layout = verify.packed(tiny()).layout._replace(decode=Decode("fused", "fused by head"))
+    ways = {capacity: Pool(layout, capacity).way for capacity in (128, 256, 512, 1024)}
+    assert ways == {128: "fused", 256: "fused", 512: "fused by head", 1024: "fused by head"}
+
+
+@pytest.mark.parametrize(("way", "widened"), [(PRODUCTS, 0), *((way, kernels.WIDENED) for way in kernels.WAYS)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_and_values_of_fewer_bits_change_little(
+    family: str, way: str, widened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "WIDENED", widened)
+    model = tiny(family)
+    expected = [verify.own_logits(model, tokens) for tokens in verify.conversations(model)]
+    packed = verify.packed(model)
+    packed.layout = packed.layout._replace(dtype=torch.bfloat16, decode=Decode(way, way))
     found = verify.packed_logits(packed, verify.conversations(model))
     verify.compare(found, expected, verify.COARSE_TOLERANCE)
     assert not any(torch.equal(mine, own) for mine, own in zip(found, expected, strict=True))
@@ -154,12 +181,18 @@ def test_what_was_chosen_is_kept(program: Program, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("int8_is_fastest")
+@pytest.mark.parametrize("damage", [b"nothing", {"decode": '["fused", "unknown"]'}, {"decode": "[1, 2, 3]"}], ids=str)
 def test_a_kept_file_that_cannot_be_read_is_made_again(
-    program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: bytes | dict[str, str], program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     quantize.quantized(program, TOKENS, tmp_path)
     (kept,) = tmp_path.glob("*.safetensors")
-    kept.write_bytes(b"nothing")
+    if isinstance(damage, bytes):
+        kept.write_bytes(damage)
+    else:
+        with safetensors.safe_open(kept, "pt") as file:
+            metadata = file.metadata()
+        save_file(load_file(kept), kept, metadata | damage)
     _, words = quantize.quantized(program, TOKENS, tmp_path)
     assert "in int8" in words
     assert "it is chosen again" in caplog.text
@@ -279,9 +312,14 @@ def logits_among(computes: Program, others: Callable[[int], list[int]]) -> Tenso
 
 
 @pytest.mark.usefixtures("int8_is_fastest")
-def test_logits_are_the_same_bit_by_bit_among_tame_and_wild_others(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", kernels.WAYS)
+def test_logits_are_the_same_bit_by_bit_among_tame_and_wild_others(
+    program: Program, way: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
     computes, words = quantize.quantized(program, TOKENS, tmp_path)
     assert "in int8" in words
+    computes = computes.keeping(dtype, Decode(way, way))
     assert torch.equal(logits_among(computes, tame), logits_among(computes, wild))
 
 
@@ -339,7 +377,7 @@ def test_the_bundled_model_loses_little_with_int8_alone(
     monkeypatch.setattr(quantize, "fastest_first", two_ways)
     monkeypatch.setattr(quantize, "choice", choice)
     computes, words = quantize.quantized(program, calibrated, tmp_path)
-    layers, _ = words.split("; ")
+    layers, *_ = words.split("; ")
     assert {part.split(" in ")[1] for part in layers.split(", ")} == {name, f"{name} twice"}
     assert perplexity(computes, tokens) <= 1.02 * perplexity(program, tokens)
 

@@ -8,9 +8,9 @@ import torch
 from torch import fx
 
 from llm.engine import operations
-from llm.engine.attention import Kind
 from llm.engine.capture import OPAQUE
 from llm.engine.graphs import Node, calls, is_call, put, replace, size, tensor
+from llm.engine.kernels import Kind
 
 aten: Any = torch.ops.aten
 
