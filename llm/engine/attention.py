@@ -48,26 +48,36 @@ class PoolRows:
         self.size = len(lengths)
         self._pool = pool
         self._end = min(pool.capacity, -(-(max(lengths) + 1) // STRIDE) * STRIDE)
+        self._attend = WAYS[pool.decode.way(self.size, self._end)]
         self._rows = torch.arange(self.size, device=device)
         self._positions = torch.tensor(lengths, device=device)
-        self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
+        self._masks: dict[int | None, Tensor] = {}
+        self._places: dict[int, Tensor] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Kind) -> Tensor:
         keys, values = self._pool.keys[layer], self._pool.values[layer]
-        keys[self._rows, :, self._positions] = key[0].to(keys.dtype)
-        values[self._rows, :, self._positions] = value[0].to(values.dtype)
         kv_heads = key.shape[2]
+        places = self._new_places(kv_heads)
+        for whole, new in ((keys, key), (values, value)):
+            width = whole.shape[-1]
+            whole.view(-1, width).index_copy_(0, places, new.to(whole.dtype).reshape(-1, width))
         grouped = query.view(self.size, kv_heads, query.shape[2] // kv_heads, -1)
         keys, values = keys[: self.size, :, : self._end], values[: self.size, :, : self._end]
-        way = WAYS[self._pool.way if kind.plain else PRODUCTS]
-        mask = self._mask(kind.window, keys.dtype if way.narrow else query.dtype)
-        return way.attend(grouped, keys, values, mask, kind).reshape(1, self.size, query.shape[2], -1)
+        attend = self._attend if kind.plain else WAYS[PRODUCTS]
+        return attend(grouped, keys, values, self._mask(kind.window), kind).reshape(1, self.size, query.shape[2], -1)
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        if (window, dtype) not in self._masks:
+    def _new_places(self, kv_heads: int) -> Tensor:
+        """`[rows * kv_heads]`: where the new vectors of a layer belong, counted in vectors from the pool's first."""
+        if kv_heads not in self._places:
+            heads = self._rows[:, None] * kv_heads + torch.arange(kv_heads, device=self._rows.device)
+            self._places[kv_heads] = (heads * self._pool.capacity + self._positions[:, None]).flatten()
+        return self._places[kv_heads]
+
+    def _mask(self, window: int | None) -> Tensor:
+        if window not in self._masks:
             hidden = hidden_keys(self._positions, self._end, window)
-            self._masks[window, dtype] = additive(hidden, dtype)[:, None, None]
-        return self._masks[window, dtype]
+            self._masks[window] = additive(hidden, self._pool.keys[0].dtype)[:, None, None]
+        return self._masks[window]
 
 
 class Chunk:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WIDENED = 512
-"""So many tokens of all rows, or fewer, are widened to the query's numbers: many small products of fewer bits take
-longer than that."""
+FEW_TOKENS = 512
+"""Of all rows together."""
+SHORT = 256
+"""Tokens: rows are short while none has more."""
 FEW_QUERIES = 16
 
 
@@ -32,20 +33,16 @@ class Kind(NamedTuple):
         return self.softcap is None and self.sinks is None
 
 
-class Way(NamedTuple):
-    """One way for rows in decode.
+Way = Callable[[Tensor, Tensor, Tensor, Tensor, Kind], Tensor]
+"""One way for rows in decode.
 
-    query `[rows, kv_heads, queries, width]`: the heads that share a key head are its queries, so that keys and values
-    are never repeated; keys and values `[rows, kv_heads, length, width]`; mask `[rows, 1, 1, length]`.
-    """
-
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor, Kind], Tensor]
-    narrow: bool
-    """Is the mask in the keys' numbers, not the query's?"""
+query `[rows, kv_heads, queries, width]`: the heads that share a key head are its queries, so that keys and values are
+never repeated; keys and values `[rows, kv_heads, length, width]`; mask `[rows, 1, 1, length]`, in the keys' numbers.
+"""
 
 
 def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, kind: Kind) -> Tensor:
-    if keys.shape[0] * keys.shape[2] <= WIDENED:
+    if keys.shape[0] * keys.shape[2] <= FEW_TOKENS:  # many small products of fewer bits take longer than to widen them
         keys, values = keys.to(query.dtype), values.to(query.dtype)
     return products(query, [keys], [values], mask, kind)
 
@@ -65,10 +62,24 @@ def _fused_by_head(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, ki
 
 PRODUCTS = "products"
 WAYS: Mapping[str, Way] = {
-    PRODUCTS: Way(_by_products, narrow=False),
-    "fused": Way(_fused, narrow=True),
-    "fused by head": Way(_fused_by_head, narrow=True),
+    PRODUCTS: _by_products,
+    "fused": _fused,
+    "fused by head": _fused_by_head,
 }
+
+
+class Decode(NamedTuple):
+    """In which of WAYS rows in decode attend: few tokens in all, short rows, long ones."""
+
+    few: str = PRODUCTS
+    short: str = PRODUCTS
+    long: str = PRODUCTS
+
+    def way(self, rows: int, length: int) -> str:
+        """For so many rows, the longest of which has that length."""
+        if rows * length <= FEW_TOKENS:
+            return self.few
+        return self.short if length <= SHORT else self.long
 
 
 def products(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, kind: Kind) -> Tensor:
@@ -78,9 +89,8 @@ def products(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], ma
     mask is added to the scores of the last keys, as many as it has; all queries see those before.
     """
     query = query * (query.shape[-1] ** -0.5 if kind.scale is None else kind.scale)
-    # many scores are left in the keys' numbers, which they were computed in: the softmax is inside in float32 anyway
-    narrow = query.shape[2] > FEW_QUERIES and kind.plain
-    scores = _all_scores(query, keys, keys[0].dtype if narrow else query.dtype)
+    # scores are left in the keys' numbers, which they were computed in: the softmax is inside in float32 anyway
+    scores = _all_scores(query, keys, keys[0].dtype if kind.plain else query.dtype)
     if kind.softcap is not None:
         scores = torch.tanh(scores / kind.softcap) * kind.softcap
     scores[..., -mask.shape[-1] :] += mask
@@ -99,7 +109,7 @@ def _scores(query: Tensor, keys: Tensor) -> Tensor:
     if keys.dtype == query.dtype or query.shape[2] > FEW_QUERIES:
         return torch.matmul(query.to(keys.dtype), keys.transpose(2, 3))
     # the other way round: a third of the time with bfloat16, where oneDNN would bring the keys into another order first
-    return torch.matmul(keys, query.to(keys.dtype).transpose(2, 3)).transpose(2, 3)
+    return torch.matmul(keys, query.to(keys.dtype).transpose(2, 3)).transpose(2, 3).contiguous()
 
 
 def _all_scores(query: Tensor, keys: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 
 from llm.engine.blocks import Block
-from llm.engine.kernels import PRODUCTS
+from llm.engine.kernels import Decode
 
 SMALLEST_CLASS = 128
-LONG_CLASS = 512
 MOST_ROWS = 256
 """A pool has room for before it has to be moved to grow."""
 
@@ -41,13 +40,6 @@ class LayerShape(NamedTuple):
     kv_heads: int
     key_width: int
     value_width: int
-
-
-class Decode(NamedTuple):
-    """In which of `kernels.WAYS` rows in decode attend, by their length class."""
-
-    short: str = PRODUCTS
-    long: str = PRODUCTS
 
 
 class Layout(NamedTuple):
@@ -117,7 +109,7 @@ class Pool:
 
     def __init__(self, layout: Layout, capacity: int, rows: int = 1) -> None:
         self.capacity = capacity
-        self.way = layout.decode.short if capacity < LONG_CLASS else layout.decode.long
+        self.decode = layout.decode
         self.slots: list[Slot] = []
         self._layout = layout
         self._block: Block

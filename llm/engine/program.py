@@ -15,7 +15,8 @@ from torch import Tensor
 
 from llm.engine import attention, emission, passes
 from llm.engine.capture import captured, own_tensors
-from llm.engine.kvcache import Decode, Layout
+from llm.engine.kernels import Decode
+from llm.engine.kvcache import Layout
 from llm.engine.linear import Choose, Linear, plain
 
 Step = Callable[[Tensor, Tensor, Tensor, Any], Tensor]

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from llm import retention
 from llm.engine import attention, calibration, int8, kernels, products, timing
-from llm.engine.kvcache import Decode
+from llm.engine.kernels import Decode
 from llm.engine.linear import Linear, Product
 from llm.engine.products import Way
 from llm.engine.program import Program
@@ -98,7 +98,7 @@ def summary(choices: Choices) -> str:
     if all(products.way(name).exact for name in counts) and keeping == "float32":
         return "float32"
     layers = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
-    attention = f"{choices.decode.short}, long rows {choices.decode.long}"
+    attention = ", ".join(f"{rows} {way}" for rows, way in zip(Decode._fields, choices.decode, strict=True))
     return f"linear layers: {layers}; keys and values: {keeping}; attention in decode: {attention}"
 
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 
 from llm.engine.attention import PoolRows
-from llm.engine.kernels import WAYS, Kind
-from llm.engine.kvcache import Decode, KVCache, Layout
+from llm.engine.kernels import WAYS, Decode, Kind
+from llm.engine.kvcache import KVCache, Layout
 from llm.engine.linear import Linear, Product
 from llm.engine.products import Way, ways
 
@@ -25,10 +25,9 @@ ROWS = (1, 16, 32)
 REPEATS = 5
 """The shortest counts: what else the machine does makes it longer."""
 LAYERS = 16
-"""Of each shape that are timed: together more than fit into a cache, where the model is large enough."""
-CONTEXTS = ((16, 64), (16, 640))
-"""Short rows in decode and long ones, how many and how long, timed with the keys and values of CONTEXT_LAYERS."""
-CONTEXT_LAYERS = 6
+"""Of each shape, and of attention, that are timed: together more than fit into a cache, if a model is large enough."""
+CONTEXTS = ((1, 128), (16, 128), (16, 640))
+"""Few tokens in decode, short rows and long ones: how many rows, how long."""
 GROUP = 3
 """Queries to a key head."""
 
@@ -95,13 +94,13 @@ def _shape(linear: Linear) -> torch.Size:
 @torch.inference_mode()
 def decoding(layout: Layout) -> tuple[Decode, float]:
     """How rows in decode attend the fastest, and the seconds of a layer: what is long counts for more."""
-    few = layout._replace(layers=layout.layers[:CONTEXT_LAYERS])
+    part = layout._replace(layers=layout.layers[:LAYERS])
     best = []
     for context in CONTEXTS:
-        costs = {way: _attending(few._replace(decode=Decode(way, way)), *context) for way in WAYS}
+        costs = {way: _attending(part._replace(decode=Decode(way, way, way)), *context) for way in WAYS}
         best.append(min(costs.items(), key=lambda cost: cost[1]))
-    (short, brief), (long, lengthy) = best
-    return Decode(short, long), brief + lengthy
+    ways, seconds = zip(*best, strict=True)
+    return Decode(*ways), sum(seconds)
 
 
 def _attending(layout: Layout, rows: int, tokens: int) -> float:
@@ -110,12 +109,12 @@ def _attending(layout: Layout, rows: int, tokens: int) -> float:
         slot.length = tokens - 1
         cache.settle(slot)
     (pool,) = cache.pools
-    seconds = []
-    for _ in range(3 * REPEATS):
+    shortest = [math.inf] * len(layout.layers)
+    for _ in range(REPEATS):
         part = PoolRows(pool)
-        began = time.perf_counter()
         for layer, (heads, key_width, value_width) in enumerate(layout.layers):
             query, key = torch.ones(1, rows, heads * GROUP, key_width), torch.ones(1, rows, heads, key_width)
+            began = time.perf_counter()
             part.attend(layer, query, key, torch.ones(1, rows, heads, value_width), Kind(None))
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) / len(layout.layers)
+            shortest[layer] = min(shortest[layer], time.perf_counter() - began)
+    return statistics.mean(shortest)

@@ -16,10 +16,10 @@ from llm.backends.forward import forward
 from llm.benchmark.quality import perplexity
 from llm.benchmark.target import TEXT
 from llm.conf import Settings
-from llm.engine import calibration, int8, kernels, products, quantize, verify
+from llm.engine import attention, calibration, int8, kernels, products, quantize, verify
 from llm.engine.core import Engine
-from llm.engine.kernels import PRODUCTS
-from llm.engine.kvcache import Decode, Layout, Pool
+from llm.engine.kernels import PRODUCTS, Decode
+from llm.engine.kvcache import Layout
 from llm.engine.linear import Linear, Product, plain
 from llm.engine.program import Program
 from llm.engine.programs import programmed
@@ -92,7 +92,10 @@ def test_keys_and_values_have_fewer_bits_where_that_is_faster_and_loses_little(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ways = {torch.float32: Decode("fused", "products"), torch.bfloat16: Decode("products", "fused by head")}
+    ways = {
+        torch.float32: Decode("fused", "fused", "products"),
+        torch.bfloat16: Decode("fused", "products", "fused by head"),
+    }
 
     def decoding(layout: Layout) -> tuple[Decode, float]:
         return ways[layout.dtype], 0.1 if layout.dtype == faster else 0.2
@@ -113,27 +116,45 @@ def test_rows_in_decode_attend_in_any_way(family: str, way: str) -> None:
     model = tiny(family)
     expected = [verify.own_logits(model, tokens) for tokens in verify.conversations(model)]
     packed = verify.packed(model)
-    packed.layout = packed.layout._replace(decode=Decode(way, way))
+    packed.layout = packed.layout._replace(decode=Decode(way, way, way))
     found = verify.packed_logits(packed, verify.conversations(model))
     verify.compare(found, expected, verify.tolerance(model))
 
 
-def test_short_and_long_rows_attend_in_ways_of_their_own() -> None:
-    layout = verify.packed(tiny()).layout._replace(decode=Decode("fused", "fused by head"))
-    ways = {capacity: Pool(layout, capacity).way for capacity in (128, 256, 512, 1024)}
-    assert ways == {128: "fused", 256: "fused", 512: "fused by head", 1024: "fused by head"}
+def test_few_tokens_short_rows_and_long_ones_attend_in_ways_of_their_own() -> None:
+    decode = Decode("fused", "products", "fused by head")
+    ways = [decode.way(rows, length) for rows, length in ((1, 512), (8, 64), (16, 64), (3, 256), (3, 257), (1, 4000))]
+    assert ways == ["fused", "fused", "products", "products", "fused by head", "fused by head"]
 
 
-@pytest.mark.parametrize(("way", "widened"), [(PRODUCTS, 0), *((way, kernels.WIDENED) for way in kernels.WAYS)])
+@pytest.mark.parametrize(("few", "short", "expected"), [("fused", PRODUCTS, True), (PRODUCTS, "fused", False)])
+def test_rows_attend_in_the_way_of_their_layout(
+    few: str, short: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny()
+    packed = verify.packed(model)
+    packed.layout = packed.layout._replace(decode=Decode(few, short, short))
+    fused, original = [], kernels.WAYS["fused"]
+
+    def seen(*args: Any) -> torch.Tensor:
+        fused.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(attention, "WAYS", {**kernels.WAYS, "fused": seen})
+    verify.packed_logits(packed, verify.conversations(model))
+    assert bool(fused) == expected
+
+
+@pytest.mark.parametrize(("way", "widened"), [(PRODUCTS, 0), *((way, kernels.FEW_TOKENS) for way in kernels.WAYS)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_values_of_fewer_bits_change_little(
     family: str, way: str, widened: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "WIDENED", widened)
+    monkeypatch.setattr(kernels, "FEW_TOKENS", widened)
     model = tiny(family)
     expected = [verify.own_logits(model, tokens) for tokens in verify.conversations(model)]
     packed = verify.packed(model)
-    packed.layout = packed.layout._replace(dtype=torch.bfloat16, decode=Decode(way, way))
+    packed.layout = packed.layout._replace(dtype=torch.bfloat16, decode=Decode(way, way, way))
     found = verify.packed_logits(packed, verify.conversations(model))
     verify.compare(found, expected, verify.COARSE_TOLERANCE)
     assert not any(torch.equal(mine, own) for mine, own in zip(found, expected, strict=True))
@@ -319,7 +340,7 @@ def test_logits_are_the_same_bit_by_bit_among_tame_and_wild_others(
 ) -> None:
     computes, words = quantize.quantized(program, TOKENS, tmp_path)
     assert "in int8" in words
-    computes = computes.keeping(dtype, Decode(way, way))
+    computes = computes.keeping(dtype, Decode(way, way, way))
     assert torch.equal(logits_among(computes, tame), logits_among(computes, wild))
 
 

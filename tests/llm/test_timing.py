@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llm.engine import products, timing
-from llm.engine.kernels import WAYS
-from llm.engine.kvcache import Decode, LayerShape, Layout
+from llm.engine.kernels import WAYS, Decode
+from llm.engine.kvcache import LayerShape, Layout
 from llm.engine.linear import Linear, Product, plain
 
 LAYOUT = Layout((LayerShape(2, 8, 8),) * 2, torch.float32, torch.device("cpu"))
@@ -53,21 +53,23 @@ def test_layers_are_timed_one_after_the_other() -> None:
     assert {shape: len(seconds) for shape, seconds in found.items()} == {(8, 32): 3, (16, 32): 3}
 
 
-def test_rows_in_decode_attend_as_is_fastest_for_short_ones_and_for_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_decode_attend_as_is_fastest_for_each_kind_of_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, short, long = timing.CONTEXTS
     seconds = {
-        (64, "products"): 1.0, (64, "fused"): 0.5, (64, "fused by head"): 0.7,
-        (640, "products"): 4.0, (640, "fused"): 5.0, (640, "fused by head"): 6.0,
+        (few, "products"): 3.0, (few, "fused"): 2.0, (few, "fused by head"): 0.25,
+        (short, "products"): 1.0, (short, "fused"): 0.5, (short, "fused by head"): 0.7,
+        (long, "products"): 4.0, (long, "fused"): 5.0, (long, "fused by head"): 6.0,
     }  # fmt: skip
 
-    def attending(layout: Layout, rows: int, tokens: int) -> float:
-        assert layout.decode.short == layout.decode.long
-        return seconds[tokens, layout.decode.short]
+    def attending(layout: Layout, *context: int) -> float:
+        (way,) = set(layout.decode)
+        return seconds[context, way]
 
     monkeypatch.setattr(timing, "_attending", attending)
-    assert timing.decoding(LAYOUT) == (Decode("fused", "products"), 4.5)
+    assert timing.decoding(LAYOUT) == (Decode("fused by head", "fused", "products"), 4.75)
 
 
 def test_rows_in_decode_are_timed_in_any_numbers_and_way() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for way in WAYS:
-            assert timing._attending(LAYOUT._replace(dtype=dtype, decode=Decode(way, way)), 2, 64) > 0
+            assert timing._attending(LAYOUT._replace(dtype=dtype, decode=Decode(way, way, way)), 2, 64) > 0
