@@ -76,3 +76,12 @@ What did not:
 - Writing keys and values at once: 5.5 instead of twice 4.5, and a `cat` before it.
 - The largest number of a row by `vector_norm`: 30 for sixteen rows, 4.7 by `abs` and `amax`; 120 times a step.
 """
+
+import os
+
+KEPT_KERNELS = "128"
+"""oneDNN, and torch's layer above it, prepare a product for each new shape, and would keep 1,024 each: a quarter
+of a GiB after a thousand requests of any length. Read when the first product is computed."""
+
+for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(name, KEPT_KERNELS)
