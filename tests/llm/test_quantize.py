@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from llm.engine.sequence import Sequence as Request
 from llm.errors import ConfigurationError
 from llm.loading import LoadedModel
 from llm.sampling import SamplingParams
+from tests.llm.disk import no_room_for_files
 from tests.llm.models import FAMILIES, VOCABULARY, tiny
 from tests.llm.test_engine import prompt
 
@@ -220,17 +219,6 @@ def test_kept_factors_that_do_not_fit_are_made_again(
     ready, _ = quantize.quantized(program, TOKENS, tmp_path)
     assert "it is chosen again" in caplog.text
     assert calibration.divergence(calibration.logits(ready, TOKENS), exact) <= quantize.BOUND
-
-
-@contextmanager
-def no_room_for_files() -> Iterator[None]:
-    """As on a full disk: no file can become longer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.usefixtures("int8_is_fastest")
