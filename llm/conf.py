@@ -16,8 +16,10 @@ from msgspec import Meta
 
 from llm.errors import ConfigurationError
 
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Positive = Annotated[int, Meta(ge=1, lt=2**31)]
+YEAR = 366 * 24 * 3600
+Seconds = Annotated[float, Meta(gt=0, le=YEAR)]
+"""Not endless: neither the timers of C nor the frames to the service have a number for that."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["auto", "none", "int8"] = "auto"
-    threads: Positive | Literal["auto"] = "auto"
+    threads: Annotated[int, Meta(ge=1, le=4096)] | Literal["auto"] = "auto"
     prompt: str = ""  # dotted path of a ChatPrompt class; empty: the model's chat template
     system_prompt: str = ""
     context_length: Annotated[int, Meta(ge=64)] | Literal["auto"] = "auto"
@@ -42,10 +44,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     per_visitor_queued: Annotated[int, Meta(ge=0)] = 2
     queue_timeout: Seconds = 120.0
     generation_timeout: Seconds = 300.0
-    stall_seconds: Annotated[float, Meta(ge=1)] = 30.0
+    stall_seconds: Annotated[float, Meta(ge=1, le=YEAR)] = 30.0
     max_new_tokens: Positive = 512
     synthetic_tokens: Positive = 200
-    synthetic_rate: Annotated[float, Meta(gt=0)] = 20.0
+    synthetic_rate: Annotated[float, Meta(gt=0, le=1_000_000)] = 20.0
     var: str = "var"
 
     @property

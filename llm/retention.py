@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,17 @@ LATELY = 24 * 3600.0
 """Seconds; whatever was used within them may be in use now, and its process about to read more of it."""
 GOING = ".going"
 """The end of the name of a folder that is being deleted, so that nobody finds half of it."""
+
+
+def keep(target: Path, write: Callable[[Path], object]) -> None:
+    """The file that `write` makes, under its name when it is complete, whoever else makes it now. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def used(path: Path) -> None:

@@ -79,12 +79,20 @@ class Chats:
             await chat.reached(1)
             if not chat.times:
                 raise RequestError(f"a chat ended without an answer: {chat.failure or 'no reason given'}")
+        self.check()
 
     async def more(self, tokens: int) -> None:
-        """Until each has so many more than now."""
+        """Until each has so many more than now, or has come to its end. Raises RequestError where one fails."""
         goals = [(chat, len(chat.times) + tokens) for chat in self]
         for chat, goal in goals:
             await chat.reached(goal)
+        self.check()
+
+    def check(self) -> None:
+        """Raises RequestError where one has failed: what the others did since is no measurement."""
+        for chat in self:
+            if chat.failure:
+                raise RequestError(f"a chat failed after {len(chat.times)} tokens: {chat.failure}")
 
     async def cancel(self) -> None:
         for chat in self:

@@ -80,6 +80,7 @@ async def gap(target: Target) -> Row:
         long = arriving.add(target.chat(GAP_CHATS, length))
         await arriving.begun()
         end = time.perf_counter()
+        chats.check()
         during = gaps(chats, arrival, end)
         values = {
             "alone_p50": statistics.median(gaps(chats, began, arrival)),

@@ -15,7 +15,7 @@ from llm.backends.local import LocalBackend
 from llm.benchmark.chat import Chat
 from llm.budget import TokenBudget
 from llm.conf import Settings
-from llm.errors import ConfigurationError, RequestError
+from llm.errors import ConfigurationError, RequestError, one_line
 from llm.rendering import Prepared
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
@@ -130,16 +130,19 @@ class ServerTarget:
     def __init__(self, url: str, model: str) -> None:
         self._url = url
         self._model = model
+        self._opened: openai.AsyncOpenAI | None = None
         self.name, self.mode, self.context = model, url, 0
 
     async def open(self, tell: Callable[[str], None]) -> None:
         tell("asking for its models")
         try:
-            self._client = openai.AsyncOpenAI(base_url=self._url, max_retries=0)
-            if not self._model:
-                self._model = (await self._client.models.list()).data[0].id
-        except (openai.OpenAIError, IndexError) as error:
-            raise ConfigurationError(f"--url {self._url}: {str(error) or 'it lists no models'}") from error
+            self._opened = openai.AsyncOpenAI(base_url=self._url, max_retries=0)
+            listed = [] if self._model else (await self._client.models.list()).data
+            self._model = self._model or (listed[0].id if listed else "")
+        except Exception as error:  # the library raises whatever comes of an answer that it did not expect
+            raise ConfigurationError(f"--url {self._url}: is of no use ({one_line(error)}); check it") from error
+        if not self._model:
+            raise ConfigurationError(f"--url {self._url}: it lists no models; give --model")
         self.name = self._model
 
     def text(self, number: int, tokens: int) -> str:
@@ -153,7 +156,14 @@ class ServerTarget:
         return ServerChat(self._client, self._model, messages, tokens)
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _client(self) -> openai.AsyncOpenAI:
+        if self._opened is None:
+            raise RuntimeError("the target is not open")
+        return self._opened
 
 
 class ServerChat(Chat):
@@ -181,7 +191,7 @@ class ServerChat(Chat):
 
     def _end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        self.ends(str(error) if error else "")
+        self.ends(one_line(error) if isinstance(error, Exception) else "")
 
     def _take(self, chunk: ChatCompletionChunk) -> None:
         if chunk.choices and chunk.choices[0].delta.content:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -78,7 +79,8 @@ class Engine:
         """Forget it and free its memory, whatever it is doing. Idempotent."""
         if self._scheduler.remove(sequence) and sequence.slot is not None:
             if not wipe:
-                self._keep(sequence)
+                with _if_there_is_memory():
+                    self._keep(sequence)
             self.cache.free(sequence.slot, wipe=wipe)
             sequence.slot = None
 
@@ -149,7 +151,8 @@ class Engine:
         failed = [self._seat(sequence, self.cache.settle) for sequence in new]
         for sequence in new:
             if sequence.slot is not None:
-                self._keep_common(sequence)
+                with _if_there_is_memory():
+                    self._keep_common(sequence)
         return [result for result in failed if result is not None]
 
     def _seat(self, sequence: Sequence, give: Callable[[Slot], None]) -> Result | None:
@@ -185,6 +188,15 @@ class Engine:
         if tokens and not self._prefixes.has(OPERATOR, tokens) and len(tokens) <= self._room():
             self._prefixes.fit(self._room() - len(tokens))
             self._prefixes.keep(OPERATOR, tokens, self.cache.keep(sequence.seat, len(tokens)))
+
+
+@contextmanager
+def _if_there_is_memory() -> Iterator[None]:
+    """For what only saves time later: nobody's answer may fail for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError):
+        logger.exception("No memory to keep what was computed")
 
 
 def outcome(sequence: Sequence, token: int | None) -> Result:

@@ -53,8 +53,9 @@ class Prefixes:
         self.tokens += kept.length
 
     def has(self, conversation: str, tokens: Sequence[int]) -> bool:
+        """Whether all of them are kept, perhaps with more that follows."""
         prefix = self._prefixes.get(conversation)
-        return prefix is not None and prefix.tokens == tokens
+        return prefix is not None and prefix.tokens[: len(tokens)] == tokens
 
     def fit(self, tokens: int) -> None:
         """Keep no more than so many."""

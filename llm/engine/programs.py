@@ -42,11 +42,10 @@ def _kept(eager: PackedModel, folder: Path) -> Program | None:
     target = file(folder, eager.model)
     try:
         text = target.read_text()
-    except OSError:
-        return None
-    retention.used(target)
-    try:
+        retention.used(target)
         return checked(text, eager)
+    except FileNotFoundError:
+        return None
     except Exception as error:  # noqa: BLE001 a file may hold anything
         logger.warning("The kept step program is of no use (%s); it is made again.", one_line(error))
         return None
@@ -55,12 +54,8 @@ def _kept(eager: PackedModel, folder: Path) -> Program | None:
 def _made(eager: PackedModel, folder: Path) -> Program:
     text = written(eager.model)
     program = checked(text, eager)
-    target = file(folder, eager.model)
-    partial = target.with_suffix(".partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.rename(target)
+        retention.keep(file(folder, eager.model), lambda target: target.write_text(text))
     except OSError as error:
         logger.warning("The step program cannot be kept: %s", error)
     return program

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from llm import retention
@@ -212,8 +212,8 @@ def _kept(target: Path, program: Program) -> Choices | None:
             linear.names: Choice(ways[" ".join(linear.names)], tensors.get(" ".join(linear.names)))
             for linear in program.linears
         }
-        for chosen in choices.values():
-            products.way(chosen.way)
+        for linear in program.linears:
+            _check(linear, choices[linear.names])
         for way in decode:
             kernels.WAYS[way]
         retention.used(target)
@@ -225,20 +225,27 @@ def _kept(target: Path, program: Program) -> Choices | None:
     return Choices(choices, keeping, decode)
 
 
+def _check(linear: Linear, chosen: Choice) -> None:
+    """Raises KeyError or ValueError for what was never chosen for such a layer."""
+    products.way(chosen.way)
+    smooth = chosen.factors
+    if smooth is not None and not (
+        smooth.shape == linear.weight.shape[1:] and (smooth > 0).all() and smooth.isfinite().all()
+    ):
+        raise ValueError("its factors are none")
+
+
 def _keep(target: Path, choices: Choices) -> None:
     named = {" ".join(names): chosen for names, chosen in choices.layers.items()}
-    partial = target.with_suffix(".partial")
+    content = save(
+        {name: chosen.factors.contiguous() for name, chosen in named.items() if chosen.factors is not None},
+        metadata={
+            "ways": json.dumps({name: chosen.way for name, chosen in named.items()}),
+            "keeping": str(choices.keeping),
+            "decode": json.dumps(choices.decode),
+        },
+    )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: chosen.factors.contiguous() for name, chosen in named.items() if chosen.factors is not None},
-            partial,
-            metadata={
-                "ways": json.dumps({name: chosen.way for name, chosen in named.items()}),
-                "keeping": str(choices.keeping),
-                "decode": json.dumps(choices.decode),
-            },
-        )
-        partial.rename(target)
+        retention.keep(target, lambda path: path.write_bytes(content))
     except OSError as error:
         logger.warning("What was chosen cannot be kept: %s", error)

@@ -7,23 +7,25 @@ a model repository is never run. Knows nothing of how tokens are computed.
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from logging import CRITICAL
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub.utils
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from llm.conf import Settings
-from llm.errors import ConfigurationError, one_line
-from llm.loading import bundled, hub
-from llm.loading.convert import converted
+from llm.errors import ConfigurationError, InvalidRequest, one_line
+from llm.loading import bundled, convert, hub
+from llm.loading.weights import pretrained
 from llm.sampling import DEFAULTS, SamplingParams
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float | None], None]
 """progress(what is being done, 0 to 1 or None)"""
@@ -31,6 +33,8 @@ Progress = Callable[[str, float | None], None]
 PYTHON = "python:"
 GGUF = ".gguf"
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a generation_config may say of sampling."""
 
 
 class LoadedModel(NamedTuple):
@@ -42,15 +46,11 @@ class LoadedModel(NamedTuple):
 
     @property
     def sampling(self) -> SamplingParams:
-        """The parameters its generation_config recommends, else ours."""
-        config = self.model.generation_config
-        return SamplingParams(
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            min_p=config.min_p,
-            repetition_penalty=config.repetition_penalty,
-        ).over(DEFAULTS)
+        """The parameters its generation_config recommends, else ours. What no request may ask for it may not either."""
+        values = {name: getattr(self.model.generation_config, name) for name in RECOMMENDED}
+        return SamplingParams(**{name: value for name, value in values.items() if not out_of_range(name, value)}).over(
+            DEFAULTS
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -79,8 +79,20 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
         raise ConfigurationError(f"{label(settings)}: is not a causal language model; give one that generates text")
     if found.tokenizer.chat_template is None and not settings.prompt:
         raise ConfigurationError(f"{label(settings)}: has no chat template; set LLM_PROMPT to a ChatPrompt class")
+    for name in RECOMMENDED:
+        if wrong := out_of_range(name, getattr(found.model.generation_config, name)):
+            logger.warning("%s: its generation_config is not followed in %s: %s", label(settings), name, wrong)
     model = found.model.to(device) if dtype is None else found.model.to(device, dtype)
     return found._replace(model=model.eval().requires_grad_(False))
+
+
+def out_of_range(name: str, value: Any) -> str:
+    """Why a sampling parameter cannot be that; empty: it can."""
+    try:
+        SamplingParams(**{name: value}).validated()
+    except (InvalidRequest, TypeError) as error:
+        return str(error)
+    return ""
 
 
 def label(settings: Settings) -> str:
@@ -91,20 +103,21 @@ def _found(settings: Settings, device: torch.device, dtype: torch.dtype | None, 
     if settings.model.startswith(PYTHON):
         progress("building the model", None)
         return _from_function(settings)
-    name, folder = _folder(settings, dtype or torch.bfloat16, progress)
+    given, path = settings.model, Path(settings.model).expanduser()
+    if given == "bundled":
+        return _from_gguf(settings, bundled.gguf_file(), bundled.NAME, bundled.SAMPLING, dtype, progress)
+    if given.endswith(GGUF):
+        if not path.is_file():
+            raise ConfigurationError(f"{label(settings)}: there is no such file; check the path")
+        return _from_gguf(settings, path, path.stem, {}, dtype, progress)
+    name, folder = _folder(settings, progress)
     progress("loading the model", None)
     return LoadedModel(name, *_from_folder(folder, dtype or "auto", label(settings)))
 
 
-def _folder(settings: Settings, dtype: torch.dtype, progress: Progress) -> tuple[str, Path]:
+def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
     """The model's name for people, and a directory that transformers can read."""
     given, path = settings.model, Path(settings.model).expanduser()
-    if given == "bundled":
-        return bundled.NAME, _from_gguf(settings, bundled.gguf_file(), bundled.NAME, dtype, progress, bundled.SAMPLING)
-    if given.endswith(GGUF):
-        if not path.is_file():
-            raise ConfigurationError(f"{label(settings)}: there is no such file; check the path")
-        return path.stem, _from_gguf(settings, path, path.stem, dtype, progress, {})
     if path.is_dir():
         return path.resolve().name, path
     if given.startswith(("/", "./", "../", "~")) or given.count("/") > 1:
@@ -113,19 +126,45 @@ def _folder(settings: Settings, dtype: torch.dtype, progress: Progress) -> tuple
 
 
 def _from_gguf(
-    settings: Settings, file: Path, name: str, dtype: torch.dtype, progress: Progress, sampling: dict[str, Any]
+    settings: Settings,
+    file: Path,
+    name: str,
+    sampling: dict[str, Any],
+    dtype: torch.dtype | None,
+    progress: Progress,
+) -> LoadedModel:
+    """By its converted copy; one that was damaged since is made again."""
+
+    def from_copy() -> LoadedModel:
+        progress("loading the model", None)
+        return LoadedModel(name, *_from_folder(copy, dtype or "auto", label(settings)))
+
+    copy = _converted(settings, file, name, sampling, dtype or torch.bfloat16, progress)
+    try:
+        return from_copy()
+    except ConfigurationError as error:
+        logger.warning("The converted copy is of no use, it is made again. %s", error)
+    convert.discard(copy)
+    copy = _converted(settings, file, name, sampling, dtype or torch.bfloat16, progress)
+    return from_copy()
+
+
+def _converted(
+    settings: Settings, file: Path, name: str, sampling: dict[str, Any], dtype: torch.dtype, progress: Progress
 ) -> Path:
     def report(done: float) -> None:
         progress("converting the model (the first time only)", done)
 
     folder = settings.var_path / "models"
     try:
-        return converted(file, folder, name=name, dtype=dtype, sampling=sampling, progress=report)
-    except OSError as error:
-        raise ConfigurationError(f"CHATSTREAM_VAR={settings.var}: cannot keep the converted model: {error}") from error
-    except Exception as error:
+        return convert.converted(file, folder, name=name, dtype=dtype, sampling=sampling, progress=report)
+    except convert.Unreadable as error:
         raise ConfigurationError(
-            f"{label(settings)}: this GGUF file cannot be read ({one_line(error)}); give another model"
+            f"{label(settings)}: this GGUF file cannot be read ({error}); give another model"
+        ) from error
+    except Exception as error:  # a full disk is another error in each library
+        raise ConfigurationError(
+            f"CHATSTREAM_VAR={settings.var}: cannot keep the converted model ({one_line(error)})"
         ) from error
 
 
@@ -141,7 +180,7 @@ def _from_folder(folder: Path, dtype: torch.dtype | str, label: str) -> tuple[An
                 f"{label}: {config.model_type} is not a causal language model; give one that generates text"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, disable_mmap=True), tokenizer
+        return pretrained(folder, dtype=dtype, disable_mmap=True), tokenizer
     except ConfigurationError:
         raise
     except Exception as error:
@@ -192,7 +231,7 @@ def quiet() -> Iterator[None]:
     levels = [library.get_verbosity() for library in loggers]
     bars = transformers.logging.is_progress_bar_enabled()
     for library in loggers:
-        library.set_verbosity(CRITICAL)
+        library.set_verbosity(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
+from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
 from llm import retention
+from llm.errors import one_line
+from llm.loading.weights import pretrained
 
 Fraction = Callable[[float], None]
 
@@ -31,10 +33,17 @@ COPY = re.compile(r"-[0-9a-f]{12}$")
 PARTIAL = ".partial"
 
 
+class Unreadable(Exception):
+    """The GGUF file is at fault, not where its copy is kept."""
+
+
 def converted(
     file: Path, folder: Path, *, name: str, dtype: torch.dtype, sampling: Mapping[str, Any], progress: Fraction
 ) -> Path:
-    """The directory with the converted copy of `file`, made now if there is none. Other processes wait for it."""
+    """The directory with the converted copy of `file`, made now if there is none. Other processes wait for it.
+
+    Raises Unreadable; anything else is about `folder`.
+    """
     target = folder / f"{name}-{fingerprint(file, dtype, sampling)}"
     if not target.is_dir():
         _make(file, target, name, dtype, sampling, progress)
@@ -59,6 +68,11 @@ def _make(
                 shutil.rmtree(partial, ignore_errors=True)
 
 
+def discard(copy: Path) -> None:
+    """One that cannot be loaded; the next call of `converted` makes another."""
+    shutil.rmtree(copy, ignore_errors=True)
+
+
 def fingerprint(file: Path, dtype: torch.dtype, sampling: Mapping[str, Any]) -> str:
     stat = file.stat()
     described = f"{FORMAT} {stat.st_size} {stat.st_mtime_ns} {dtype} {sorted(sampling.items())}"
@@ -66,13 +80,10 @@ def fingerprint(file: Path, dtype: torch.dtype, sampling: Mapping[str, Any]) -> 
 
 
 def _convert(file: Path, target: Path, dtype: torch.dtype, sampling: Mapping[str, Any], progress: Fraction) -> None:
-    progress(0.0)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    progress(0.3)  # reading the file's long lists of tokens takes a third of the time, without anything to count
-    with _tensors_counted(lambda done: progress(0.4 + 0.5 * done)):
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-        )
+    try:
+        model, tokenizer = _read(file, dtype, progress)
+    except Exception as error:
+        raise Unreadable(one_line(error)) from error
     # what comes from a GGUF counts as quantized, which is never saved; these weights are plain numbers again
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -82,6 +93,16 @@ def _convert(file: Path, target: Path, dtype: torch.dtype, sampling: Mapping[str
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     progress(1.0)
+
+
+def _read(file: Path, dtype: torch.dtype, progress: Fraction) -> tuple[Any, Any]:
+    progress(0.0)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    progress(0.3)  # reading the file's long lists of tokens takes a third of the time, without anything to count
+    with _tensors_counted(lambda done: progress(0.4 + 0.5 * done)):
+        quantization = GgufConfig(dequantize=True)
+        model = pretrained(file.parent, gguf_file=file.name, dtype=dtype, quantization_config=quantization)
+    return model, tokenizer
 
 
 @contextmanager

@@ -147,7 +147,8 @@ def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # A server
 
-Serve = Callable[[list[bytes]], Awaitable[str]]
+Serve = Callable[..., Awaitable[str]]
+MODELS = json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode()
 
 
 def event(text: str | None = None, **usage: int) -> bytes:
@@ -164,12 +165,12 @@ async def serve() -> AsyncIterator[Serve]:
     servers: list[asyncio.Server] = []
     gone = asyncio.Event()
 
-    async def start(events: list[bytes]) -> str:
+    async def start(events: list[bytes], models: bytes = MODELS, kind: bytes = b"application/json") -> str:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"GET"):
-                body = json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + body)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: " + kind
+                writer.write(head + b"\r\nConnection: close\r\n\r\n" + models)
             else:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
                 for each in events:
@@ -223,4 +224,46 @@ async def test_nobody_there() -> None:
     target = ServerTarget("http://127.0.0.1:9/v1", "")
     with pytest.raises(ConfigurationError, match="--url http://127.0.0.1:9/v1"):
         await target.open(lambda _: None)
+    await target.close()
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "line"),
+    [
+        (b"<html></html>", b"text/html", "is of no use"),
+        (b"{{{", b"application/json", "is of no use"),
+        (b"[]", b"application/json", "is of no use"),
+        (b"{}", b"application/json", "it lists no models"),
+        (b'{"data": []}', b"application/json", "it lists no models"),
+    ],
+)
+async def test_a_server_of_another_kind_is_one_line(serve: Serve, models: bytes, kind: bytes, line: str) -> None:
+    url = await serve([], models, kind)
+    with pytest.raises(ConfigurationError, match=f"--url {url}: {line}") as caught:
+        await plan.measure(TINY, Options(url=url), lambda _: None, lambda _: None)
+    assert "\n" not in str(caught.value)
+
+
+async def test_an_address_that_is_none_is_one_line() -> None:
+    with pytest.raises(ConfigurationError, match="--url http://"):
+        await plan.measure(TINY, Options(url="http://[::1"), lambda _: None, lambda _: None)
+
+
+async def test_without_a_key_a_server_is_one_line(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
+        await plan.measure(TINY, Options(url=await serve([])), lambda _: None, lambda _: None)
+
+
+FAILURE = b'data: {"error": {"message": "no memory left"}}\n\n'
+
+
+@pytest.mark.parametrize("end", [FAILURE, b"data: {nonsense\n\n"], ids=["an error", "nonsense"])
+async def test_an_answer_that_fails_halfway_is_no_measurement(serve: Serve, end: bytes) -> None:
+    """Tokens came, and their rate would look like any other."""
+    target = ServerTarget(await serve([event("a"), event("b"), event("c"), end]), "m")
+    await target.open(lambda _: None)
+    for measured in (load.throughput(target, 2, 10, 8), load.turns(target, 0), load.gap(target)):
+        with pytest.raises(RequestError, match="a chat failed after . tokens"):
+            await measured
     await target.close()

@@ -32,6 +32,12 @@ def test_strings_of_the_environment_are_converted() -> None:
         ("LLM_DTYPE", "int3"),
         ("LLM_CONTEXT_LENGTH", "soon"),
         ("LLM_SYNTHETIC_RATE", "0"),
+        ("LLM_SYNTHETIC_RATE", "inf"),
+        ("LLM_STALL_SECONDS", "1e10"),
+        ("LLM_GENERATION_TIMEOUT", "inf"),
+        ("LLM_QUEUE_TIMEOUT", "nan"),
+        ("LLM_THREADS", "2147483648"),
+        ("LLM_MAX_NEW_TOKENS", "1e30"),
         ("LLM_MODEL", ""),
     ],
 )

@@ -172,6 +172,27 @@ def test_no_memory_for_one_ends_that_one(forward: PackedModel, monkeypatch: pyte
     assert engine.cache.allocated_bytes == 0
 
 
+@torch.inference_mode()
+def test_no_memory_to_keep_an_answer_ends_no_answer(forward: PackedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that of others, nor one that is cancelled; and all memory is free again."""
+    engine = Engine(forward, kv_tokens=1000)
+
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(engine.cache, "keep", no_memory)
+    ending, longer, cancelled = (sequence(prompt(9), n, conversation=str(n), common=4) for n in (2, 6, 20))
+    for each in (ending, longer, cancelled):
+        engine.add(each)
+    for _ in range(3):
+        engine.step()
+    engine.remove(cancelled)
+    ends = {result.sequence: result.finish for result in run(engine, {0: []}) if result.finish}
+    assert ends == {longer: "length"}
+    assert len(ending.generated) == 2
+    assert engine.allocated_bytes == 0
+
+
 def test_repetition_penalty_equals_generate() -> None:
     """Over prompt and answer: without it this model repeats itself."""
     model = tiny()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,13 +14,16 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from huggingface_hub import errors
-from transformers import BertConfig, BertModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
 from llm.conf import Settings
+from llm.engine.sampler import RowSampling, sample
 from llm.errors import ConfigurationError
 from llm.loading import LoadedModel, convert, dtype_of, hub, load
 from llm.loading import bundled as bundled_model
 from llm.sampling import DEFAULTS
+from tests.llm.disk import no_room_for_files
 from tests.llm.models import VOCABULARY, tiny_chat
 
 FUNCTION = "python:tests.llm.models.tiny_chat"
@@ -86,6 +91,27 @@ def test_sampling_and_stop_tokens_come_from_the_files(folder: Path) -> None:
     assert found.stop_tokens == {2, 5, 7}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("top_p", 0.0), ("top_p", 1.5), ("min_p", 2.0), ("top_k", -1), ("top_k", 5000), ("temperature", 9.0),
+     ("repetition_penalty", 0.0), ("temperature", "hot")],
+)  # fmt: skip
+def test_recommendations_out_of_range_are_not_followed(
+    name: str, value: Any, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step that samples by them fails, and with it every answer that is in it."""
+    copy = shutil.copytree(folder, tmp_path / "model")
+    recommended = {"eos_token_id": 2, "min_p": 0.1, name: value}
+    (copy / "generation_config.json").write_text(json.dumps(recommended))
+    found = load(Settings(model=str(copy), device="cpu"), Log())
+    assert found.sampling == found.sampling.validated()
+    assert getattr(found.sampling, name) == getattr(DEFAULTS, name)
+    assert name == "min_p" or found.sampling.min_p == 0.1
+    assert f"is not followed in {name}" in caplog.text
+    rows = [RowSampling(found.sampling, [1, 2], 5)]
+    assert sample(torch.randn(1, VOCABULARY), rows)[0] in range(VOCABULARY)
+
+
 # Mistakes
 
 
@@ -136,6 +162,17 @@ def corrupt_weights(path: Path) -> str:
     return str(path)
 
 
+def lost_weights(path: Path) -> str:
+    """transformers would take random numbers for them."""
+    model, tokenizer = tiny_chat()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    weights = load_file(path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "layers.1.mlp" not in name}
+    save_file(kept, path / "model.safetensors", metadata={"format": "pt"})
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("make", "line"),
     [
@@ -146,6 +183,7 @@ def corrupt_weights(path: Path) -> str:
         (no_causal_lm, "vit is not a causal language model"),
         (no_tokenizer, "cannot be loaded"),
         (corrupt_weights, "cannot be loaded"),
+        (lost_weights, "no weights for model.layers.1.mlp.down_proj.weight and 2 more"),
         (lambda path: str(path / "nowhere"), "no such directory"),
         (lambda path: str(path / "nowhere.gguf"), "no such file"),
         (lambda path: str(path), "no config.json"),
@@ -369,6 +407,52 @@ def test_names_with_dots_are_converted_apart(source: Path, tmp_path: Path, conve
     assert len(set(conversions)) == 2
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """GGUF files are read in a moment: each holds the tiny model."""
+    files: list[Path] = []
+
+    def tiny_read(file: Path, *_: Any) -> tuple[Any, Any]:
+        files.append(file)
+        return tiny_chat()
+
+    monkeypatch.setattr(convert, "_read", tiny_read)
+    return files
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda copy: (copy / "model.safetensors").write_bytes(b"\0" * 1000),
+        lambda copy: (copy / "config.json").write_bytes(b""),
+        lambda copy: (copy / "tokenizer.json").write_text("{"),
+        lambda copy: (copy / "model.safetensors").unlink(),
+    ],
+    ids=["weights", "config", "tokenizer", "half deleted"],
+)
+def test_a_damaged_copy_is_made_again(
+    damage: Any, source: Path, tmp_path: Path, read: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(model=str(source), device="cpu", var=str(tmp_path / "var"))
+    load(settings, Log())
+    (copy,) = tmp_path.glob("var/models/model-*")
+    damage(copy)
+    assert load(settings, Log()).name == "model"
+    assert len(read) == 2
+    assert "it is made again" in caplog.text
+    load(settings, Log())
+    assert len(read) == 2
+
+
+@pytest.mark.usefixtures("read")
+def test_a_full_disk_is_not_the_files_fault(source: Path, tmp_path: Path) -> None:
+    settings = Settings(model=str(source), device="cpu", var=str(tmp_path / "var"))
+    with no_room_for_files(), pytest.raises(ConfigurationError) as caught:
+        load(settings, Log())
+    assert str(caught.value).startswith(f"CHATSTREAM_VAR={tmp_path / 'var'}: cannot keep the converted model (")
+    assert not list(tmp_path.glob("var/models/model-*"))
+
+
 @pytest.mark.model
 def test_bundled(bundled: LoadedModel, model_cache: str) -> None:
     assert bundled.name == "SmolLM2-135M-Instruct"
@@ -386,9 +470,9 @@ def test_progress_of_a_conversion_counts_tensors(tmp_path: Path, monkeypatch: py
 
     def from_pretrained(*_: Any, **__: Any) -> Any:
         list(counted.tqdm([1, 2, 3, 4], desc="tensors"))
-        return tiny_chat()[0]
+        return tiny_chat()[0], {"missing_keys": set()}
 
-    monkeypatch.setattr(convert.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     before = counted.tqdm
     convert._convert(tmp_path / "x.gguf", tmp_path / "out", torch.float32, bundled_model.SAMPLING, seen.append)
     assert seen == [0.0, 0.3, 0.525, 0.65, 0.775, 0.9, 0.9, 1.0]

@@ -72,6 +72,16 @@ def test_what_the_operator_says_is_everyones(forward: PackedModel) -> None:
     assert engine.allocated_bytes == (30 + 38 + 9 + 39 + 9) * engine.cache.layout.token_bytes
 
 
+def test_a_prompt_with_less_of_the_operator_takes_nothing_from_the_others(forward: PackedModel) -> None:
+    """One whose own system message stands in the place of the operator's has only the template's first tokens."""
+    engine = Engine(forward, kv_tokens=PLENTY)
+    opening = prompt(30)
+    answered(engine, opening + prompt(8, seed=1), conversation="a", common=30)
+    own = answered(engine, opening[:3] + prompt(20, seed=2), conversation="b", common=3)
+    assert own.cached == 3
+    assert answered(engine, opening + prompt(9, seed=3), conversation="c", common=30).cached == 30
+
+
 @torch.inference_mode()
 def test_what_is_kept_makes_room_for_what_runs(forward: PackedModel) -> None:
     """What is kept and what is needed are never more than there is; who came back last is forgotten last."""

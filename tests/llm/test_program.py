@@ -98,6 +98,16 @@ def test_a_text_that_is_wrong_is_made_again(
     assert file.read_text() == right
 
 
+def test_a_text_that_is_none_is_made_again(eager: PackedModel, tmp_path: Path) -> None:
+    """What a power cut leaves of a file is not even letters."""
+    programs.programmed(eager, tmp_path)
+    (file,) = tmp_path.iterdir()
+    right = file.read_text()
+    file.write_bytes(b"\xff\xfe\x80" * 100)
+    assert isinstance(programs.programmed(eager, tmp_path), Program)
+    assert file.read_text() == right
+
+
 def test_without_a_program_the_modules_serve(
     eager: PackedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from llm.engine.sequence import Sequence as Request
 from llm.errors import ConfigurationError
 from llm.loading import LoadedModel
 from llm.sampling import SamplingParams
+from tests.llm.disk import no_room_for_files
 from tests.llm.models import FAMILIES, VOCABULARY, tiny
 from tests.llm.test_engine import prompt
 
@@ -218,6 +220,38 @@ def test_a_kept_file_that_cannot_be_read_is_made_again(
     assert "in int8" in words
     assert "it is chosen again" in caplog.text
     assert kept.stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("int8_is_fastest")
+@pytest.mark.parametrize("damage", [lambda found: found[:7], lambda found: found * float("nan")], ids=["short", "NaN"])
+def test_kept_factors_that_do_not_fit_are_made_again(
+    damage: Callable[[Tensor], Tensor], program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exact = calibration.logits(program, TOKENS)
+    name = " ".join(program.linears[0].names)
+    quantize.quantized(program, TOKENS, tmp_path)
+    (kept,) = tmp_path.glob("*.safetensors")
+    with safetensors.safe_open(kept, "pt") as file:
+        metadata = file.metadata()
+    smooths = next(way for way in products.ways(program.linears[0].weight.shape) if way.smooths)
+    ways = json.dumps({**json.loads(metadata["ways"]), name: smooths.name})
+    factors = damage(torch.ones(program.linears[0].weight.shape[1])).contiguous()
+    save_file({**load_file(kept), name: factors}, kept, metadata | {"ways": ways})
+    ready, _ = quantize.quantized(program, TOKENS, tmp_path)
+    assert "it is chosen again" in caplog.text
+    assert calibration.divergence(calibration.logits(ready, TOKENS), exact) <= quantize.BOUND
+
+
+@pytest.mark.usefixtures("int8_is_fastest")
+def test_a_full_disk_costs_the_next_start_only(
+    program: Program, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "full"
+    with no_room_for_files():
+        ready, _ = quantize.quantized(program, TOKENS, folder)
+    assert "cannot be kept" in caplog.text
+    assert not list(folder.iterdir())
+    assert calibration.logits(ready, TOKENS).isfinite().all()
 
 
 def test_other_weights_are_another_choice(tmp_path: Path) -> None:
