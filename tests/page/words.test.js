@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { heading } from "../../chat/static/chat/js/days.js";
 import { draftOf, dropDraft, keepDraft } from "../../chat/static/chat/js/drafts.js";
 import { t } from "../../chat/static/chat/js/i18n.js";
-import { figuresText, refusalText, waitingText } from "../../chat/static/chat/js/words.js";
+import { figuresText, reasonText, refusalText, waitingText } from "../../chat/static/chat/js/words.js";
 
 test("values take the places of their names", () => {
   assert.equal(t("{a} of {b}, {c}", { a: 1, b: "{a}" }), "1 of {a}, {c}");
@@ -20,6 +20,12 @@ test("a refusal says when to try again where that helps", () => {
     refusalText(/** @type {any} */ ({ code: "unheard_of", message: "So said the server." })),
     "So said the server.",
   );
+});
+
+test("an answer that the model left behind says so of its past, a refusal of now", () => {
+  const generation = /** @type {any} */ ({ state: "error", code: "unavailable" });
+  assert.equal(reasonText(generation, "Once upon"), "The model stopped while this answer was being written.");
+  assert.equal(reasonText(generation, ""), "The model is not available right now.");
 });
 
 test("waiting has a place, and a time once there is one", () => {

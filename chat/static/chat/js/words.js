@@ -91,6 +91,7 @@ export function reasonText(generation, text) {
   if (!generation) return "";
   if (generation.state === "stop" && !text) return t("The model had nothing to say.");
   if (generation.state === "cancelled" && !text) return t("You left the queue.");
+  if (generation.code === "unavailable" && text) return t("The model stopped while this answer was being written.");
   return CODES[generation.code ?? ""] ?? REASONS[generation.state] ?? "";
 }
 
