@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 from chat import visitors
 from chat.conf import get_settings
 from chat.histories import get_history
-from llm.conf import get_settings as llm_settings
+from chat.ranges import ranges
 
 
 @require_safe
@@ -31,6 +31,6 @@ def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse
     offered = {
         "chats": get_settings().temporary,
         "system_prompt": get_settings().system_prompt,
-        "max_new_tokens": llm_settings().max_new_tokens,
+        "ranges": ranges(),
     }
     return render(request, "chat/page.html", offered)

@@ -88,7 +88,7 @@ def test_what_is_out_of_range_is_said_at_its_field(site: Site, open_page: OpenPa
     expect(page.locator("#wrong-max_new_tokens")).to_have_text("A whole number from 1 to 100.")
     expect(page.locator("#wrong-top_k")).to_have_text("A whole number from 0 to 1000.")
     expect(page.locator("#wrong-top_p")).to_have_text("A number from 0.01 to 1.")
-    expect(page.locator("#wrong-stop")).to_contain_text("Eight lines at most")
+    expect(page.locator("#wrong-stop")).to_have_text("8 lines at most, of at most 100 characters each.")
     expect(page.locator("[name=temperature]")).to_be_focused()
     expect(page.locator("[name=temperature]")).to_have_attribute("aria-invalid", "true")
     page.locator("[name=temperature]").fill("5")

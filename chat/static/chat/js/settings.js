@@ -2,7 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { Failure } from "./api.js";
-import { defaultText, LONGEST_STOP, outOfRangeText, refusalText, STOPS, WORDS } from "./words.js";
+import { defaultText, outOfRangeText, refusalText, tooManyText, WORDS } from "./words.js";
 
 /** @typedef {Record<string, unknown>} Values */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
@@ -131,8 +131,10 @@ function stops(text) {
 /** @param {Field} field */
 function wrong(field) {
   if (field.name === "stop") {
+    const [most, longest] = [Number(field.dataset.most), Number(field.dataset.longest)];
     const lines = stops(field.value);
-    return lines.length > STOPS || lines.some((line) => [...line].length > LONGEST_STOP) ? WORDS.stops : "";
+    const tooMany = lines.length > most || lines.some((line) => [...line].length > longest);
+    return tooMany ? tooManyText(most, longest) : "";
   }
   if (field.validity.valid || !(field instanceof HTMLInputElement)) return "";
   return outOfRangeText(field.min, field.max, field.step === "1");

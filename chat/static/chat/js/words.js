@@ -164,10 +164,6 @@ export function menuText(title) {
   return t("What to do with “{title}”", { title });
 }
 
-/** Of a conversation's stop strings, as the server has it. */
-export const STOPS = 8;
-export const LONGEST_STOP = 100;
-
 /** @param {number} value as one would type it */
 export function defaultText(value) {
   return t("Default ({value})", { value: typed.format(value) });
@@ -182,6 +178,14 @@ export function outOfRangeText(least, most, isWhole) {
   return isWhole
     ? t("A whole number from {least} to {most}.", { least, most })
     : t("A number from {least} to {most}.", { least, most });
+}
+
+/**
+ * @param {number} count
+ * @param {number} length
+ */
+export function tooManyText(count, length) {
+  return t("{count} lines at most, of at most {length} characters each.", { count, length });
 }
 
 export const WORDS = {
@@ -203,6 +207,5 @@ export const WORDS = {
   noneFound: t("Nothing found."),
   noneYet: t("Your conversations will be listed here."),
   saved: t("Saved."),
-  stops: t("Eight lines at most, of at most 100 characters each."),
   notAccepted: t("The server does not accept this."),
 };
