@@ -1,4 +1,4 @@
-"""The chat as an installed app."""
+"""Installs the chat as an app."""
 
 from django.apps import AppConfig
 
@@ -7,4 +7,5 @@ class ChatConfig(AppConfig):
     name = "chat"
 
     def ready(self) -> None:
-        from chat import checks, visitors  # noqa: F401 they register checks and receivers, and need the apps
+        from chat import checks  # noqa: F401 it registers checks, and needs the apps
+        from chat.visitors import identity  # noqa: F401 it registers receivers of signals

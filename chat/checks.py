@@ -1,4 +1,4 @@
-"""System checks of the chat: what would fail later, said before, with the remedy."""
+"""Checks of Django's system check framework: each says before what would fail later, with the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKDOWN = "vendor/streaming-markdown/smd.min.js"
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:
-    """Every `CHAT_*` setting has its type and lies in its range."""
+    """Check that every `CHAT_*` setting has its type and lies in its range."""
     try:
         from_mapping({name: getattr(settings, name) for name in FIELDS if hasattr(settings, name)})
     except ImproperlyConfigured as error:
@@ -27,7 +27,7 @@ def check_settings(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMes
 
 @register(Tags.staticfiles)
 def check_front_end(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:
-    """The page's front-end packages are installed."""
+    """Check that the page's front-end packages are installed."""
     if finders.find(MARKDOWN) is None:
         problem = "The page's front-end packages are not installed."
         return [Error(problem, hint="Run `make run`, or `npm ci` in the folder chat.", id="chat.E002")]

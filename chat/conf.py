@@ -1,4 +1,4 @@
-"""The settings of the chat: names, types, defaults and ranges, in one place.
+"""Defines the settings of the chat: names, types, defaults and ranges, in one place.
 
 A setting `CHAT_SESSION_DAYS` is the field `session_days`. Knows nothing of the environment; `chatsite.settings` puts
 values into Django's settings as strings, and they are converted here.
@@ -20,8 +20,8 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """One value each; the comments say what the README's table says at length."""
+class ChatSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the chat; the comments say what the README's table says at length."""
 
     message_max_chars: Annotated[int, Meta(ge=1, le=50_000)] = 16_000  # of one message of a visitor
     messages_per_minute: Annotated[int, Meta(ge=0)] = 30  # of one visitor; 0: no limit
@@ -41,15 +41,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def may_sign_up(self) -> bool:
-        """Whoever comes may make an account: as the operator says, else where one is not what keeps others out."""
+        """Whether anybody may make an account: as the operator says, else where an account is not required."""
         return not self.login_required if self.sign_up is None else self.sign_up
 
 
-FIELDS: dict[str, str] = {f"CHAT_{field.upper()}": field for field in Settings.__struct_fields__}
+FIELDS: dict[str, str] = {f"CHAT_{field.upper()}": field for field in ChatSettings.__struct_fields__}
 
 
-def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> Settings:
-    """Settings from a mapping of setting names; other names in it are not looked at.
+def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> ChatSettings:
+    """Make settings from a mapping of setting names; other names in it are not looked at.
 
     Raises ImproperlyConfigured, one line, naming the setting that is wrong; with `strict=False` such a setting takes
     its default, for those who cannot wait until the system checks have reported it.
@@ -63,7 +63,7 @@ def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> Settings:
         except msgspec.ValidationError as error:
             if strict:
                 raise ImproperlyConfigured(f"{name}={values[name]}: {_in_words(error)}") from error
-    return Settings(**found)
+    return ChatSettings(**found)
 
 
 def _value(field: str, value: Any) -> Any:
@@ -71,7 +71,7 @@ def _value(field: str, value: Any) -> Any:
         value = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
     if field == "sign_up" and value == "":
         value = None
-    return getattr(msgspec.convert({field: value}, Settings, strict=False), field)
+    return getattr(msgspec.convert({field: value}, ChatSettings, strict=False), field)
 
 
 def _in_words(error: Exception) -> str:
@@ -80,8 +80,8 @@ def _in_words(error: Exception) -> str:
 
 
 @functools.cache
-def get_settings() -> Settings:
-    """What Django's settings say."""
+def get_settings() -> ChatSettings:
+    """Return what Django's settings say."""
     return from_mapping({name: getattr(django_settings, name) for name in FIELDS if hasattr(django_settings, name)})
 
 

@@ -1,7 +1,7 @@
-"""The socket of the chat page: accept, parse, authorise, subscribe, forward.
+"""Serves the socket of the chat page: accept, parse, authorise, subscribe, forward.
 
 Channels awaits one handler at a time, so nothing that can wait runs inside one: each frame is answered by a task of
-its own. What a socket starts ends with it; a turn is not its own. No SQL and no prompt text here.
+its own. What a socket starts ends with it; a turn is not its own. Knows no SQL and no prompt text.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ from channels.consumer import AsyncConsumer, get_handler_name
 from channels.exceptions import StopConsumer
 from msgspec import UNSET, UnsetType
 
-from chat import addresses, protocol, visitors
+from chat.accounts.revalidation import Revalidation
 from chat.conf import get_settings
-from chat.outlet import Gone, Message, Outlet, Send
-from chat.protocol import (
+from chat.errors import BadFrame, HistoryError, SocketClosed, TooLarge
+from chat.history.session.chats import is_temporary
+from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
+from chat.streams.feed import Feed
+from chat.turns.registry import Turns, get_turns
+from chat.visitors import addresses, identity
+from chat.wire import codec
+from chat.wire.frames import (
+    MAX_FRAME_BYTES,
+    NO_SESSION,
+    SERVICE_RESTART,
+    TOO_MANY,
     AnyClientFrame,
-    BadFrame,
     ConversationOpen,
     GenerationStop,
+    Hello,
     Limits,
     MessageAccepted,
     MessageContinue,
@@ -33,25 +43,20 @@ from chat.protocol import (
     Ok,
     Ping,
     Pong,
-    ServerFrame,
     StatusChanged,
 )
-from chat.records import Accepted, Asked, Caller, Continue, HistoryError, Question, Redo
-from chat.revalidation import Revalidation
-from chat.temporary import is_temporary
-from chat.turns import Turns, get_turns
+from chat.wire.writer import Event, FrameWriter, Send
 from llm.conf import get_settings as llm_settings
 from llm.errors import RequestError
 from llm.events import Status
 
 logger = logging.getLogger(__name__)
 
-
 Asking = MessageSend | MessageRegenerate | MessageContinue
 
 
 class ChatConsumer(AsyncConsumer):
-    """One open page."""
+    """Serves one open page."""
 
     channel_layer_alias = None
 
@@ -63,92 +68,92 @@ class ChatConsumer(AsyncConsumer):
         self._answering = 0
         self._leave: list[Callable[[], None]] = []
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
-        self.outlet = Outlet(scope, send, get_settings().watches_per_socket)
+    async def __call__(self, scope: Event, receive: Callable[[], Awaitable[Event]], send: Send) -> None:
+        self.writer = FrameWriter(scope, send, lambda: self.feed.frames())
+        self.feed = Feed(get_settings().watches_per_socket, self.writer.wake)
         try:
             await super().__call__(scope, receive, send)
-        except Gone:
+        except SocketClosed:
             pass
         finally:  # `disconnect` is not called after an exception or a cancellation
             for leave in self._leave:
                 leave()
-            self.outlet.end()
+            self.feed.close()
+            self.writer.end()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._leave.clear()  # they lead back here, and a full collection is rare
 
-    async def dispatch(self, message: Message) -> None:
+    async def dispatch(self, message: Event) -> None:
         """As in the base class, but without a visit to the shared database thread for every frame."""
         await getattr(self, get_handler_name(message))(message)
 
-    async def websocket_connect(self, message: Message) -> None:
+    async def websocket_connect(self, message: Event) -> None:
         await self.send({"type": "websocket.accept"})
-        caller = await visitors.of_scope(self.scope)
+        caller = await identity.of_scope(self.scope)
         if caller is None:
-            await self._refuse("no_session", protocol.NO_SESSION)
+            await self._refuse("no_session", NO_SESSION)
             return
         turns = get_turns()
         if turns.hub.sockets(caller.visitor) >= get_settings().sockets_per_visitor:
-            await self._refuse("too_many_sockets", protocol.TOO_MANY)
+            await self._refuse("too_many_sockets", TOO_MANY)
             return
         self.caller, self.turns = caller, turns
         controller = self.turns.controller
         session = Revalidation(get_settings().revalidate_seconds, self._remains, self._sign_out)
         self._leave += [
-            self.turns.hub.join(caller.visitor, self.outlet.feed, session.now),
+            self.turns.hub.join(caller.visitor, self.feed, session.now),
             controller.on_status(self._status),
             session.close,
         ]
-        await self.outlet.reply(self._hello())
+        await self.writer.reply(self._hello())
         self._status(controller.status)
         self._spawn(self._forward())
 
-    async def websocket_receive(self, message: Message) -> None:
+    async def websocket_receive(self, message: Event) -> None:
         if hasattr(self, "caller"):
             self._spawn(self._answer(message, time.monotonic()))
         else:  # it is closing
-            self.outlet.answered()
+            self.writer.answered()
 
-    async def websocket_disconnect(self, message: Message) -> None:
+    async def websocket_disconnect(self, message: Event) -> None:
         raise StopConsumer
 
-    async def _answer(self, message: Message, arrived: float) -> None:
-        """Exactly one reply, whatever happens."""
+    async def _answer(self, message: Event, arrived: float) -> None:
+        """Carry out a frame and send exactly one reply, whatever happens."""
         self._answering += 1
         id: str | UnsetType = UNSET
         try:
             if (text := message.get("text")) is None:
-                raise BadFrame("bad_frame", "Frames are text.")
-            frame = protocol.parse(text)
+                raise BadFrame("Frames are text.")
+            frame = codec.parse(text)
             id = frame.id
             await self._carry_out(frame, arrived)
         except BadFrame as bad:
-            await self.outlet.reply(protocol.error(bad.code, id=bad.id, message=bad.message))
-        except HistoryError as error:
-            await self.outlet.reply(protocol.error(error.code, id=id))
+            await self.writer.reply(codec.error(bad.code, id=bad.id, message=bad.message))
         except RequestError as error:
-            refused = protocol.error(error.code, id=id, message=error.message, retry_after=error.retry_after)
-            await self.outlet.reply(refused)
-        except Gone:
+            refused = codec.error(error.code, id=id, message=error.message, retry_after=error.retry_after)
+            await self.writer.reply(refused)
+        except SocketClosed:
             raise
         except Exception:
             logger.exception("A frame could not be carried out")
-            await self.outlet.reply(protocol.error("error", id=id))
+            await self.writer.reply(codec.error("error", id=id))
         finally:
             self._answering -= 1
-            self.outlet.answered()
-            self.outlet.wake()  # a socket that waited for this reply to close may now
+            self.writer.answered()
+            self.writer.wake()  # a socket that waited for this reply to close may now
 
     async def _carry_out(self, frame: AnyClientFrame, arrived: float) -> None:
         match frame:
             case Ping():
-                await self.outlet.reply(Pong(id=frame.id))
+                await self.writer.reply(Pong(id=frame.id))
             case MessageSend() | MessageRegenerate() | MessageContinue():
                 await self._ask(frame, arrived)
             case GenerationStop():
                 await self.turns.stop(self.caller, frame.generation)
-                await self.outlet.reply(Ok(id=frame.id))
+                await self.writer.reply(Ok(id=frame.id))
             case ConversationOpen():
                 await self._open(frame)
 
@@ -156,47 +161,47 @@ class ChatConsumer(AsyncConsumer):
         accepted = await self.turns.start(
             _asked(frame, self.caller), frame.params, arrived, addresses.of_scope(self.scope)
         )
-        await self.outlet.reply(_accepted(frame.id, accepted))
+        await self.writer.reply(_accepted(frame.id, accepted))
         transcript = self.turns.hub.transcript(accepted.generation)
         if transcript is None:  # accepted before, and perhaps by another process
             with contextlib.suppress(HistoryError):  # the frame has its reply
                 transcript = await self.turns.watch(self.caller, accepted.conversation, accepted.generation)
         if transcript is not None:
-            self.outlet.feed.follow(transcript, None if transcript.given else 0)
+            self.feed.follow(transcript, None if transcript.given else 0)
 
     async def _open(self, frame: ConversationOpen) -> None:
         transcript = await self.turns.watch(self.caller, frame.conversation, frame.generation)
-        await self.outlet.reply(Ok(id=frame.id))
+        await self.writer.reply(Ok(id=frame.id))
         if transcript is not None:
-            self.outlet.feed.follow(transcript, frame.next_seq)
+            self.feed.follow(transcript, frame.next_seq)
 
     async def _forward(self) -> None:
-        """What others tell this socket, until the server is about to end and nothing is left to say."""
-        await self.outlet.forward(self._over)
-        await self.outlet.close(protocol.SERVICE_RESTART)
+        """Send what others tell this socket, until the server is about to end and nothing is left to say."""
+        await self.writer.forward(self._over)
+        await self.writer.close(SERVICE_RESTART)
 
     def _over(self) -> bool:
-        return self.turns.hub.restarting and self.outlet.feed.idle and not self._answering
+        return self.turns.hub.restarting and self.feed.idle and not self._answering
 
     async def _remains(self) -> bool:
-        return await visitors.remains(self.scope["session"].session_key, self.caller)
+        return await identity.remains(self.scope["session"].session_key, self.caller)
 
     def _sign_out(self) -> None:
-        self._spawn(self._refuse("no_session", protocol.NO_SESSION))
+        self._spawn(self._refuse("no_session", NO_SESSION))
 
     async def _refuse(self, error: str, code: int) -> None:
-        await self.outlet.reply(protocol.error(error))
-        await self.outlet.close(code)
+        await self.writer.reply(codec.error(error))
+        await self.writer.close(code)
 
-    def _hello(self) -> ServerFrame:
+    def _hello(self) -> Hello:
         limits = Limits(
-            frame_bytes=protocol.MAX_FRAME_BYTES,
+            frame_bytes=MAX_FRAME_BYTES,
             message_chars=get_settings().message_max_chars,
             watches=get_settings().watches_per_socket,
             max_new_tokens=llm_settings().max_new_tokens,
             system_prompt=get_settings().system_prompt,
         )
-        return protocol.Hello(model=self.turns.controller.model, limits=limits, temporary=get_settings().temporary)
+        return Hello(model=self.turns.controller.model, limits=limits, temporary=get_settings().temporary)
 
     def _status(self, status: Status) -> None:
         frame = StatusChanged(
@@ -206,7 +211,7 @@ class ChatConsumer(AsyncConsumer):
             progress=UNSET if status.progress is None else status.progress,
             message=UNSET if status.message is None else status.message,
         )
-        self.outlet.feed.notice(StatusChanged, frame)
+        self.feed.notice(StatusChanged, frame)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -215,7 +220,7 @@ class ChatConsumer(AsyncConsumer):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Gone):
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, SocketClosed):
             logger.error("A socket's task failed", exc_info=error)
 
 
@@ -224,24 +229,24 @@ class UnknownSocket(AsyncConsumer):
 
     channel_layer_alias = None
 
-    async def websocket_connect(self, message: Message) -> None:
+    async def websocket_connect(self, message: Event) -> None:
         await self.send({"type": "websocket.close"})
         raise StopConsumer
 
 
 def _asked(frame: Asking, caller: Caller) -> Asked:
     if isinstance(frame, MessageRegenerate):
-        return Redo(caller=caller, frame=frame.id, answer=frame.message)
+        return Redo(caller=caller, request_id=frame.id, answer=frame.message)
     if isinstance(frame, MessageContinue):
-        return Continue(caller=caller, frame=frame.id, answer=frame.message)
+        return Continue(caller=caller, request_id=frame.id, answer=frame.message)
     longest = get_settings().message_max_chars
     if len(frame.text) > longest:
-        raise BadFrame("too_large", f"A message has at most {longest:,} characters.", frame.id)
+        raise TooLarge(f"A message has at most {longest:,} characters.", frame.id)
     if not frame.text.strip():
-        raise BadFrame("bad_frame", "The message is empty.", frame.id)
+        raise BadFrame("The message is empty.", frame.id)
     return Question(
         caller=caller,
-        frame=frame.id,
+        request_id=frame.id,
         text=frame.text,
         conversation=frame.conversation,
         branches=frame.parent is not UNSET,

@@ -1,8 +1,7 @@
 """The tables of the chat: who, which conversation, what was said, and how each answer came about.
 
-Rows are written by `chat.history`, `chat.acceptance`, `chat.generations`, `chat.edits`, `chat.visitors` and
-`chat.processes` alone, and deleted by `chat.purge`. Keys that leave the server are random, and whoever knows one still
-has to own the row.
+Rows are written by `chat.history`, `chat.visitors` and `chat.cluster.heartbeat` alone, and deleted by
+`chat.retention`. Keys that leave the server are random, and whoever knows one still has to own the row.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ TITLE_LENGTH = 60
 
 
 class Visitor(models.Model):
-    """Whose conversations these are: a browser, or an account and all its browsers."""
+    """Who owns conversations: a browser, or an account with all its browsers."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.OneToOneField(
@@ -36,16 +35,16 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="conversations")
     title = models.CharField(max_length=TITLE_LENGTH)
-    shown = models.ForeignKey(
+    head = models.ForeignKey(
         "Message",
         null=True,
         blank=True,
         on_delete=models.SET_NULL,
         related_name="+",
-        verbose_name="end of what is shown",
+        verbose_name="last message of the shown branch",
     )
     pinned = models.BooleanField(default=False)
-    settings = models.JSONField(default=dict, blank=True, help_text="How its answers are made: chat.records.Settings.")
+    settings = models.JSONField(default=dict, blank=True, help_text="How its answers are made: ConversationSettings.")
     created = models.DateTimeField(auto_now_add=True)
     updated = models.DateTimeField(help_text="When its last message was accepted.")
     deleted = models.DateTimeField(
@@ -63,7 +62,7 @@ class Conversation(models.Model):
 
 
 class Message(models.Model):
-    """What was said. A question follows an answer or starts the conversation, an answer follows its question."""
+    """A question, which follows an answer or starts the conversation, or an answer, which follows its question."""
 
     class Role(models.TextChoices):
         USER = "user", "Visitor"
@@ -102,8 +101,8 @@ class Generation(models.Model):
         Conversation, null=True, blank=True, on_delete=models.CASCADE, related_name="generations"
     )
     answer = models.ForeignKey(Message, null=True, blank=True, on_delete=models.CASCADE, related_name="generations")
-    frame = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 NULL keeps out of the UNIQUE key
-    owner = models.UUIDField(editable=False)  # the process that runs it
+    request_id = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 NULL keeps out of UNIQUE
+    process = models.UUIDField(editable=False)  # the web process that runs it
     state = models.CharField(max_length=11, choices=State.choices, default=State.QUEUED)
     code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True)
@@ -119,9 +118,9 @@ class Generation(models.Model):
     tokens_per_second = models.FloatField(null=True, blank=True)
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["state", "owner"], name="generations_by_state")]
+        indexes: ClassVar = [models.Index(fields=["state", "process"], name="generations_by_state")]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["visitor", "frame"], name="frame_runs_once"),
+            models.UniqueConstraint(fields=["visitor", "request_id"], name="request_runs_once"),
             models.UniqueConstraint(
                 fields=["conversation"],
                 condition=Q(state__in=["queued", "running"]),
@@ -136,8 +135,8 @@ class Generation(models.Model):
 class Process(models.Model):
     """A web process, and when it last gave a sign of life, by the database's clock."""
 
-    id = models.UUIDField(primary_key=True, editable=False)  # the `owner` of its generations
-    beaten = models.DateTimeField()
+    id = models.UUIDField(primary_key=True, editable=False)  # the `process` of its generations
+    last_seen = models.DateTimeField()
 
     class Meta:
         verbose_name_plural = "processes"
@@ -147,18 +146,18 @@ class Process(models.Model):
 
 
 class Chore(models.Model):
-    """What one of the web processes does once in a while, and when one last began it, by the database's clock."""
+    """A task that one of the web processes does now and then, and when it was last begun, by the database's clock."""
 
     name = models.CharField(max_length=20, primary_key=True, editable=False)
     begun = models.DateTimeField()
-    mark = models.DateTimeField(null=True)  # how far it came, where it goes on from there
+    done_until = models.DateTimeField(null=True)  # how far the task came, where the next run goes on
 
     def __str__(self) -> str:
         return self.name
 
 
 class Feedback(models.Model):
-    """What a visitor thinks of an answer."""
+    """A visitor's rating of an answer."""
 
     answer = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="feedback")
     value = models.SmallIntegerField(choices=[(1, "Good"), (-1, "Bad")])

@@ -1,4 +1,4 @@
-"""The addresses of sockets."""
+"""Lists the addresses of sockets."""
 
 from django.urls import path, re_path
 

@@ -1,4 +1,4 @@
-"""The page. It makes the visitor known to the session; what it shows, its scripts fetch."""
+"""Serves the page and makes its visitor known to the session; what it shows, its scripts fetch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from chat import visitors
 from chat.conf import get_settings
-from chat.histories import get_history
-from chat.ranges import ranges
+from chat.history.history import get_history
+from chat.visitors import identity
+from chat.wire.ranges import ranges
 
 
 @require_safe
 @never_cache
 @ensure_csrf_cookie
 def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse:
-    """The chat, at a new conversation or at one of the visitor's own."""
+    """Show the chat, at a new conversation or at one of the visitor's own."""
     if get_settings().login_required and not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    caller = visitors.ensure(request)
+    caller = identity.ensure(request)
     if conversation is not None and not async_to_sync(get_history().holds)(caller, conversation):
         raise Http404("There is no such conversation.")
     offered = {

@@ -16,8 +16,9 @@ from daphne.server import Server as DaphneServer
 from daphne.server import twisted_loop
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from chat.outlet import SOCKET
-from chatsite.sockets import SERVICE_RESTART, ChatSocket
+from chat.wire.frames import SERVICE_RESTART
+from chat.wire.writer import SOCKET
+from chatsite.sockets import ChatSocket
 from llm.watchdog import notify
 
 MAX_FRAME = 256 * 1024

@@ -15,10 +15,9 @@ from typing import Any
 
 from daphne.ws_protocol import WebSocketProtocol
 
-logger = logging.getLogger(__name__)
+from chat.wire.frames import SERVICE_RESTART, TOO_MANY
 
-SERVICE_RESTART = 1012
-TOO_MANY = 4429
+logger = logging.getLogger(__name__)
 
 _SHORT, _LONG = struct.Struct(">BBH"), struct.Struct(">BBQ")
 """The head of a frame of text, by how its length is written."""

@@ -1,4 +1,4 @@
-"""What happens once before this process serves anything, whichever server runs it.
+"""Starts and ends what this process needs around its connections, whichever server runs it.
 
 One web process holds a lock on `var/web.lock` and ends what an earlier one left unfinished. Where there may be several
 (PostgreSQL and Redis), each gives signs of life instead, and they end what one that has none any more has left.
@@ -18,11 +18,11 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 import llm
-from chat.histories import get_history
-from chat.history import PROCESS
-from chat.processes import Heart
-from chat.turns import get_turns
-from chat.upkeep import Upkeep
+from chat.cluster.heartbeat import Heartbeat
+from chat.history.generations import PROCESS
+from chat.history.history import get_history
+from chat.retention import Retention
+from chat.turns.registry import get_turns
 from chatsite.origin import App, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class Starting:
 
 
 _lock: IO[str] | None = None
-_heart: Heart | None = None
-_upkeep: Upkeep | None = None
+_heartbeat: Heartbeat | None = None
+_retention: Retention | None = None
 _started: asyncio.Future[None] | None = None
 
 
@@ -63,40 +63,40 @@ async def start() -> None:
 
 async def drain(seconds: float) -> None:
     """Begin nothing new, let the answers under way end for so long, and end the rest, their text stored."""
-    if _heart is not None:
+    if _heartbeat is not None:
         await get_turns().drain(seconds)
         await get_turns().aclose()
 
 
 async def stop() -> None:
     """End what runs in this process, its text stored, and let another process serve."""
-    global _started, _lock, _heart, _upkeep
-    if _heart is None or _upkeep is None:
+    global _started, _lock, _heartbeat, _retention
+    if _heartbeat is None or _retention is None:
         return  # it never started
-    await _upkeep.aclose()
+    await _retention.aclose()
     turns = get_turns()
     await turns.aclose()
     await turns.part()
-    await _heart.aclose()
+    await _heartbeat.aclose()
     await llm.get_controller().aclose()
     if _lock is not None:
         _lock.close()
-    _started = _lock = _heart = _upkeep = None
+    _started = _lock = _heartbeat = _retention = None
 
 
 async def _start() -> None:
-    global _lock, _heart, _upkeep
+    global _lock, _heartbeat, _retention
     turns = get_turns()
-    heart = Heart(lambda generation: turns.hub.transcript(generation) is not None, turns.hub.announce)
+    heartbeat = Heartbeat(lambda generation: turns.hub.transcript(generation) is not None, turns.hub.announce)
     if settings.SEVERAL_PROCESSES:
         turns.meet(get_channel_layer(), PROCESS)
     else:
         _lock = _locked(settings.CHATSTREAM_VAR / "web.lock")
         if interrupted := await get_history().recover():
             logger.warning("%d answers of an earlier process were interrupted", interrupted)
-    await heart.start()
-    _heart, _upkeep = heart, Upkeep()
-    _upkeep.start()
+    await heartbeat.start()
+    _heartbeat, _retention = heartbeat, Retention()
+    _retention.start()
     llm.get_controller()  # connects, and the model loads
 
 

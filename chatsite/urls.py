@@ -6,7 +6,7 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
-from chat.attempts import limited
+from chat.accounts.attempts import limited
 
 
 def favicon(request: HttpRequest) -> HttpResponse:

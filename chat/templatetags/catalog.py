@@ -1,4 +1,4 @@
-"""The sentences of the scripts in the language of the page."""
+"""Puts the sentences of the scripts into the page, in its language."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCALE = Path(__file__).resolve().parent.parent / "locale"
 
 @register.simple_tag
 def catalog() -> SafeString:
-    """`{% catalog %}`: a data element that `i18n.js` reads; a sentence that is not in it stays as it is."""
+    """Render `{% catalog %}`: a data element that `i18n.js` reads; a sentence that is not in it stays as it is."""
     return _catalog(get_language() or "en")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from chat import catalogs
+from chat.management import catalogs
 from tests.browser.conftest import OpenPage, ask
 from tests.server import Serve, Site
 

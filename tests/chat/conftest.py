@@ -14,10 +14,10 @@ from django.contrib.sessions.backends.db import SessionStore
 
 from chat import consumers
 from chat.consumers import ChatConsumer
-from chat.history import DatabaseHistory
-from chat.hub import Hub
-from chat.records import Caller, Question
-from chat.turns import Turns
+from chat.history.history import History
+from chat.history.values import Caller, Question
+from chat.streams.hub import Hub
+from chat.turns.registry import Turns
 from tests.chat.doubles import FailingHistory, ScriptedController
 
 
@@ -33,7 +33,7 @@ def visitor() -> Caller:
 
 
 @pytest.fixture
-def history() -> DatabaseHistory:
+def history() -> History:
     return FailingHistory()
 
 
@@ -43,7 +43,7 @@ async def controller() -> ScriptedController:
 
 
 @pytest.fixture
-async def turns(controller: ScriptedController, history: DatabaseHistory) -> AsyncIterator[Turns]:
+async def turns(controller: ScriptedController, history: History) -> AsyncIterator[Turns]:
     turns = Turns(controller, history, Hub())
     yield turns
     await turns.aclose()
@@ -55,7 +55,7 @@ def a_visitor() -> Caller:
 
 
 def question(visitor: Caller, text: str = "Hello", **fields: Any) -> Question:
-    return Question(caller=visitor, frame=fields.pop("frame", uuid4().hex), text=text, **fields)
+    return Question(caller=visitor, request_id=fields.pop("request_id", uuid4().hex), text=text, **fields)
 
 
 class Socket:

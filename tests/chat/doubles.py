@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from channels.layers import InMemoryChannelLayer
 
-from chat.history import DatabaseHistory
-from chat.peers import AnyMessage, decode
-from chat.records import HistoryUnavailable
+from chat.cluster.messages import AnyMessage, decode
+from chat.errors import HistoryUnavailable
+from chat.history.history import History
+from chat.history.values import Accepted, AnswerStore, Asked
 from llm.errors import Overloaded, Unavailable
 from llm.events import Delta, Event, Finished, FinishReason, Stats, Status
 from llm.request import GenerationRequest
@@ -140,7 +143,7 @@ class Service(ScriptedController):
         return self.places[-1]
 
 
-class FailingHistory(DatabaseHistory):
+class FailingHistory(History):
     """A database that is away for the next `failures` writes; `checkpoints` are those it has stored."""
 
     def __init__(self) -> None:
@@ -148,19 +151,40 @@ class FailingHistory(DatabaseHistory):
         self.failures = 0
         self.checkpoints: asyncio.Queue[dict[UUID, str]] = asyncio.Queue()
 
-    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+    async def accept(self, asked: Asked) -> Accepted:
+        accepted = await super().accept(asked)
+        if accepted.store is None:
+            return accepted
+        return msgspec.structs.replace(accepted, store=FailingStore(self, accepted.store))
+
+    async def finish(self, store: AnswerStore, generation: UUID, text: str, end: Finished) -> bool:
+        self.fail()
+        return await store.finish(generation, text, end)
+
+    def fail(self) -> None:
         if self.failures:
             self.failures -= 1
             raise HistoryUnavailable
-        gone = await super().checkpoint(texts)
-        self.checkpoints.put_nowait(dict(texts))
+
+
+@dataclass(frozen=True)
+class FailingStore:
+    """A store of `FailingHistory`, equal to another one of the same store."""
+
+    history: FailingHistory
+    store: AnswerStore
+
+    async def started(self, generation: UUID) -> None:
+        await self.store.started(generation)
+
+    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        self.history.fail()
+        gone = await self.store.checkpoint(texts)
+        self.history.checkpoints.put_nowait(dict(texts))
         return gone
 
     async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
-        if self.failures:
-            self.failures -= 1
-            raise HistoryUnavailable
-        return await super().finish(generation, text, end)
+        return await self.history.finish(self.store, generation, text, end)
 
 
 class FaultyLayer(InMemoryChannelLayer):

@@ -10,20 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from chat.contract import INTERRUPTED
-from chat.records import (
-    Accepted,
-    Asked,
-    Caller,
-    Continue,
-    HistoryUnavailable,
-    NotFound,
-    NothingToContinue,
-    Question,
-    StoredAnswer,
-    StoredGeneration,
-    TurnInProgress,
-)
+from chat.errors import HistoryUnavailable, NotFound, NothingToContinue, TurnInProgress
+from chat.history.values import INTERRUPTED, Accepted, Asked, Caller, Continue, Question, StoredAnswer, StoredGeneration
 from llm.events import Finished
 from llm.request import ChatMessage
 
@@ -46,8 +34,8 @@ class Row:
     """One generation; `text` is what its answer had when it ended."""
 
     id: UUID
-    frame: str
-    owner: UUID
+    request_id: str
+    process: UUID
     answer: Answer
     state: str = "queued"
     end: Finished | None = None
@@ -60,7 +48,7 @@ class Tables:
 
     rows: dict[UUID, Row] = field(default_factory=dict)
     answers: dict[UUID, Answer] = field(default_factory=dict)
-    shown: dict[UUID, UUID] = field(default_factory=dict)
+    head: dict[UUID, UUID] = field(default_factory=dict)
     away: bool = False
     loses: int = 0
 
@@ -83,26 +71,26 @@ class Tables:
 
 
 class MemoryHistory:
-    """That of the process `owner`."""
+    """That of the process `process`."""
 
-    def __init__(self, tables: Tables | None = None, owner: UUID | None = None) -> None:
+    def __init__(self, tables: Tables | None = None, process: UUID | None = None) -> None:
         self.tables = tables or Tables()
-        self.owner = owner or uuid4()
+        self.process = process or uuid4()
 
-    async def accepted(self, caller: Caller, frame: str) -> Accepted | None:
+    async def accepted(self, caller: Caller, request_id: str) -> Accepted | None:
         await self.tables.reach()
-        return self._earlier(caller, frame)
+        return self._earlier(caller, request_id)
 
     async def accept(self, asked: Asked) -> Accepted:
         await self.tables.reach()
-        if earlier := self._earlier(asked.caller, asked.frame):
+        if earlier := self._earlier(asked.caller, asked.request_id):
             return earlier
         answer = self._answer(asked)
         if any(row.answer.conversation == answer.conversation for row in self.tables.living()):
             raise TurnInProgress
         self.tables.answers[answer.id] = answer
-        self.tables.shown[answer.conversation] = answer.id
-        self.tables.rows[asked.generation] = Row(asked.generation, asked.frame, self.owner, answer)
+        self.tables.head[answer.conversation] = answer.id
+        self.tables.rows[asked.generation] = Row(asked.generation, asked.request_id, self.process, answer)
         self.tables.written()
         prompt = tuple(self._prompt(answer))
         return Accepted(
@@ -111,6 +99,7 @@ class MemoryHistory:
             message=answer.question,
             answer=answer.id,
             generation=asked.generation,
+            store=self,
             text=answer.text,
             prompt=(*prompt, ChatMessage("assistant", answer.text)) if answer.text else prompt,
         )
@@ -136,7 +125,7 @@ class MemoryHistory:
         row = self._mine(generation)
         if row is None:
             known = self.tables.rows[generation]
-            return known.owner == self.owner and known.state == end.reason and known.text == text
+            return known.process == self.process and known.state == end.reason and known.text == text
         row.answer.text = text
         self.tables.end(row, end)
         self.tables.written()
@@ -144,7 +133,7 @@ class MemoryHistory:
 
     async def recover(self) -> int:
         await self.tables.reach()
-        lost = [row for row in self.tables.living() if row.owner != self.owner]
+        lost = [row for row in self.tables.living() if row.process != self.process]
         for row in lost:
             self.tables.end(row, INTERRUPTED)
         return len(lost)
@@ -168,16 +157,15 @@ class MemoryHistory:
         row = self.tables.rows.get(generation)
         return row is not None and row.answer.visitor == caller.visitor
 
-    def _earlier(self, caller: Caller, frame: str) -> Accepted | None:
+    def _earlier(self, caller: Caller, request_id: str) -> Accepted | None:
         for row in self.tables.rows.values():
-            if (row.frame, row.answer.visitor) == (frame, caller.visitor):
+            if (row.request_id, row.answer.visitor) == (request_id, caller.visitor):
                 return Accepted(
                     visitor=caller.visitor,
                     conversation=row.answer.conversation,
                     message=row.answer.question,
                     answer=row.answer.id,
                     generation=row.id,
-                    new=False,
                 )
         return None
 
@@ -186,7 +174,7 @@ class MemoryHistory:
         visitor = asked.caller.visitor
         if isinstance(asked, Question):
             conversation = asked.conversation or uuid4()
-            after = self.tables.shown.get(conversation)
+            after = self.tables.head.get(conversation)
             if asked.conversation is not None and (after is None or self.tables.answers[after].visitor != visitor):
                 raise NotFound
             return Answer(conversation, visitor, uuid4(), asked.text, after)
@@ -213,7 +201,7 @@ class MemoryHistory:
 
     def _mine(self, generation: UUID) -> Row | None:
         row = self.tables.rows[generation]
-        return row if row.end is None and row.owner == self.owner else None
+        return row if row.end is None and row.process == self.process else None
 
 
 def _stored(row: Row) -> StoredAnswer:
@@ -223,4 +211,4 @@ def _stored(row: Row) -> StoredAnswer:
         run = StoredGeneration(
             id=row.id, state=row.state, usage=end.usage, timings=end.timings, code=end.code, message=end.message
         )
-    return StoredAnswer(generation=run, text=row.answer.text, owner=row.owner)
+    return StoredAnswer(generation=run, text=row.answer.text, process=row.process)

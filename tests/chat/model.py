@@ -13,21 +13,13 @@ import pytest
 from django.test import override_settings
 from hypothesis import strategies as st
 
-from chat import turn as turn_module
-from chat import turns as turns_module
-from chat.contract import INTERRUPTED
-from chat.hub import Hub
-from chat.records import (
-    Accepted,
-    Asked,
-    Continue,
-    HistoryUnavailable,
-    NothingToContinue,
-    Redo,
-    TurnInProgress,
-)
-from chat.transcript import Transcript
-from chat.turns import Restarting, Turns
+from chat.errors import HistoryUnavailable, NothingToContinue, Restarting, TurnInProgress
+from chat.history.values import INTERRUPTED, Accepted, Asked, Continue, Redo
+from chat.streams.hub import Hub
+from chat.streams.transcript import Transcript
+from chat.turns import registry
+from chat.turns import turn as turn_module
+from chat.turns.registry import Turns
 from llm.errors import Overloaded, Unavailable
 from tests.chat.clockwork import Clockwork
 from tests.chat.conftest import a_visitor
@@ -73,7 +65,7 @@ class Model:
         super().__init__()
         self.loop = Clockwork()
         self.patched = pytest.MonkeyPatch()
-        for module in (turn_module, turns_module):
+        for module in (turn_module, registry):
             self.patched.setattr(module, "time", SimpleNamespace(monotonic=self.loop.time))
         self.limits = override_settings(CHAT_MESSAGES_PER_MINUTE="0", CHAT_UNWATCHED_SECONDS="120")
         self.limits.enable()
@@ -120,7 +112,7 @@ class Model:
         self.outage = 0.0
 
     def of(self, row: Row) -> Process | None:
-        return next((process for process in self.processes if process.id == row.owner), None)
+        return next((process for process in self.processes if process.id == row.process), None)
 
     def transcript(self, row: Row) -> Transcript | None:
         process = self.of(row)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from chat.hub import Feed
-from chat.protocol import GenerationDelta, GenerationFinished, GenerationSnapshot, ServerFrame
-from chat.records import Accepted, Caller
-from chat.turns import Turns
+from chat.history.values import Accepted, Caller
+from chat.streams.feed import Feed
+from chat.turns.registry import Turns
+from chat.wire.frames import GenerationDelta, GenerationFinished, GenerationSnapshot, ServerFrame
 
 
 class Tab:

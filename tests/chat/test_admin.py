@@ -7,9 +7,9 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import Client
 
-from chat.history import DatabaseHistory
+from chat.history.history import History
+from chat.history.values import Accepted, Caller
 from chat.models import Conversation, Generation, Message
-from chat.records import Accepted, Caller
 from llm.events import Finished
 from tests.chat.conftest import question
 
@@ -25,9 +25,9 @@ def operator(client: Client) -> Client:
 
 
 @pytest.fixture
-def accepted(history: DatabaseHistory, visitor: Caller) -> Accepted:
+def accepted(history: History, visitor: Caller) -> Accepted:
     found = async_to_sync(history.accept)(question(visitor, "Who is <b>Ada</b>?"))
-    async_to_sync(history.finish)(found.generation, "A mathematician.", Finished(reason="stop"))
+    async_to_sync(found.store.finish)(found.generation, "A mathematician.", Finished(reason="stop"))
     return found
 
 

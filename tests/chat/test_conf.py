@@ -9,7 +9,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from chat import checks
-from chat.conf import FIELDS, Settings, from_mapping, get_settings
+from chat.conf import FIELDS, ChatSettings, from_mapping, get_settings
 
 
 def test_values_come_as_strings_and_others_are_not_looked_at() -> None:
@@ -18,9 +18,9 @@ def test_values_come_as_strings_and_others_are_not_looked_at() -> None:
         "CHAT_ORIGINS": " https://chat.example.org/ ,http://other:81 ",
         "DEBUG": "nonsense",
     }
-    expected = Settings(message_max_chars=100, origins=("https://chat.example.org", "http://other:81"))
+    expected = ChatSettings(message_max_chars=100, origins=("https://chat.example.org", "http://other:81"))
     assert from_mapping(values) == expected
-    assert from_mapping({}) == Settings()
+    assert from_mapping({}) == ChatSettings()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(name: str, value: str) -> Non
         from_mapping({name: value})
     assert str(error.value).startswith(f"{name}={value}: expected")
     assert "\n" not in str(error.value)
-    assert from_mapping({name: value}, strict=False) == Settings()
+    assert from_mapping({name: value}, strict=False) == ChatSettings()
     with override_settings(**{name: value}), pytest.raises(SystemCheckError, match="chat.E001"):
         call_command("check")
 

@@ -11,13 +11,13 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 
+from chat.accounts.revalidation import Revalidation
 from chat.consumers import ChatConsumer, UnknownSocket
-from chat.hub import Feed
+from chat.history.values import Caller
 from chat.models import Conversation, Generation, Message
-from chat.outlet import Outlet
-from chat.records import Caller
-from chat.revalidation import Revalidation
-from chat.turns import Turns
+from chat.streams.feed import Feed
+from chat.turns.registry import Turns
+from chat.wire.writer import FrameWriter
 from llm.errors import Overloaded
 from llm.events import Delta, Finished, Queued, Started, Status
 from tests.chat.conftest import Connect, Socket, a_visitor
@@ -458,7 +458,7 @@ async def test_a_socket_leaves_nothing_behind_however_it_ends(
 
 def alive() -> int:
     """How much of sockets there is in memory."""
-    kinds = {ChatConsumer, Outlet, Feed, Revalidation}
+    kinds = {ChatConsumer, FrameWriter, Feed, Revalidation}
     return sum(type(each) in kinds for each in gc.get_objects())  # `isinstance` would ask each for its `__class__`
 
 

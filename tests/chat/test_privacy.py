@@ -12,10 +12,10 @@ from django.core import serializers
 from django.test import AsyncClient
 
 import llm
-from chat import api
+from chat.api import conversations as api
+from chat.history.values import Accepted, Caller
 from chat.models import Conversation, Feedback, Generation, Message
-from chat.records import Accepted, Caller
-from chat.turns import Turns
+from chat.turns.registry import Turns
 from chat.urls import urlpatterns
 from tests.chat.conftest import Connect, a_visitor, question
 from tests.chat.doubles import ScriptedController

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import translation
 from django.utils.translation import trans_real
 
-from chat import catalogs
+from chat.management import catalogs
 from chat.templatetags.catalog import _catalog
 
 BOTH = pytest.mark.parametrize(

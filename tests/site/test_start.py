@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 from django.test import override_settings
 
-from chat.history import DatabaseHistory
-from chat.hub import Hub
+from chat.history.history import History
 from chat.models import Generation
-from chat.turns import Turns
+from chat.streams.hub import Hub
+from chat.turns.registry import Turns
 from chatsite import start as start_module
 from chatsite.start import AlreadyServing, Starting, start, stop
 from llm.sampling import SamplingParams
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 async def turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Turns]:
-    turns = Turns(ScriptedController(), DatabaseHistory(), Hub())
+    turns = Turns(ScriptedController(), History(), Hub())
     monkeypatch.setattr(start_module, "get_turns", lambda: turns)
     monkeypatch.setattr(start_module.llm, "get_controller", lambda: turns.controller)
     with override_settings(CHATSTREAM_VAR=tmp_path):
@@ -39,7 +39,7 @@ async def test_the_first_connection_starts_the_site_once() -> None:
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         served.append(scope["path"])
 
-    await DatabaseHistory(owner=uuid4()).accept(question(a_visitor()))
+    await History(process=uuid4()).accept(question(a_visitor()))
     site = Starting(app)
     await site({"path": "/a"}, None, None)  # type: ignore[arg-type]
     assert (await Generation.objects.aget()).state == "interrupted"

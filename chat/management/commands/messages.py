@@ -1,4 +1,4 @@
-"""Catalogues of translations: brought up to date with the sources, and compiled."""
+"""Brings the catalogues of translations up to date with the sources, and compiles them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from chat import catalogs
+        from chat.management import catalogs
 
         for language in catalogs.languages():
             for domain in catalogs.DOMAINS:

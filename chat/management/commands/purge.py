@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from chat.purge import purge
+from chat.retention import purge
 
 
 class Command(BaseCommand):

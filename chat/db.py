@@ -1,0 +1,57 @@
+"""Runs database work from the event loop: short functions, each of them whole in a thread.
+
+Consumers would all share one thread otherwise, and one slow query would hold up every socket. SQLite has one writer
+at a time, so the writes of a process queue up in one thread of its own and never wait for each other in the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from channels.db import database_sync_to_async
+from django.db import InterfaceError, OperationalError
+
+from chat.errors import HistoryUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-writer")
+
+
+def reading(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """Return `function` as a coroutine function that runs in the loop's thread pool."""
+    made: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False)
+    return made
+
+
+def writing(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """Return `function` as a coroutine function that runs after all earlier writes of this process."""
+    made: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False, executor=_writer)
+    return made
+
+
+async def read(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function` in the loop's thread pool. Raises HistoryUnavailable when the database is away."""
+    with _translated():
+        return await reading(function)(*args, **kwargs)
+
+
+async def write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function` after all earlier writes. Raises HistoryUnavailable when the database is away.
+
+    What was to be written may then be there all the same.
+    """
+    with _translated():
+        return await writing(function)(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise HistoryUnavailable from error

@@ -1,0 +1,76 @@
+"""Checkpoints of several stores: each on its own, whatever becomes of another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import pytest
+
+from chat.errors import HistoryUnavailable
+from chat.turns import checkpoints
+from chat.turns.checkpoints import Checkpoints
+from llm.events import Finished
+
+
+@dataclass(eq=False)
+class Store:
+    """Keeps texts, once it was tried `failures` times; `tried` counts."""
+
+    failure: Exception | None = None
+    failures: int = 0
+    tried: int = 0
+    texts: dict[UUID, str] = field(default_factory=dict)
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def started(self, generation: UUID) -> None:
+        return None
+
+    async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
+        self.tried += 1
+        if self.failure is not None and self.tried <= self.failures:
+            raise self.failure
+        self.texts |= texts
+        self.stored.set()
+        return set()
+
+    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
+        return True
+
+
+@dataclass(eq=False)
+class Running:
+    """A turn with a text."""
+
+    store: Store
+    text: str
+    generation: UUID = field(default_factory=uuid4)
+    ending: bool = False
+    interrupted: bool = False
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+
+@pytest.mark.parametrize("failure", [HistoryUnavailable(), ValueError("a session that cannot be read back")])
+async def test_a_store_that_fails_keeps_no_text_of_another_from_being_stored(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    failing, sound = Store(failure, failures=3), Store()
+    ill, healthy, beside = Running(failing, "ill"), Running(sound, "healthy"), Running(sound, "beside it")
+    checks = Checkpoints()
+    for turn in (ill, healthy, beside):
+        checks.mark(turn)
+    await sound.stored.wait()
+    assert sound.texts == {healthy.generation: "healthy", beside.generation: "beside it"}
+    assert sound.tried == 1
+    ill.text = "ill, and more"
+    await failing.stored.wait()  # it is tried again by itself
+    assert failing.texts == {ill.generation: "ill, and more"}
+    assert (failing.tried, sound.tried) == (4, 1)
+    assert not any(turn.interrupted for turn in (ill, healthy, beside))
+    assert len(caplog.records) == 1  # said once
+    await checks.aclose()

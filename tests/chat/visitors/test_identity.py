@@ -1,0 +1,126 @@
+"""Who a visitor is: pages, sessions, accounts."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.test import AsyncClient, Client
+
+from chat.history.history import History
+from chat.history.values import Caller
+from chat.models import Conversation, Generation, Visitor
+from tests.chat.conftest import question
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def visit(client: Client, path: str = "/") -> UUID:
+    assert client.get(path).status_code == 200
+    return UUID(client.session["visitor"])
+
+
+def accept(history: History, visitor: UUID, **fields: object) -> UUID:
+    return async_to_sync(history.accept)(question(Caller(visitor), **fields)).conversation
+
+
+def test_a_page_makes_a_visitor_known_without_a_row(client: Client) -> None:
+    visitor = visit(client)
+    assert visit(client) == visitor
+    assert visit(Client()) != visitor
+    assert not Visitor.objects.exists()
+    cookie = client.cookies["sessionid"]
+    assert cookie["max-age"] == 365 * 24 * 60 * 60
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+
+
+def test_a_session_lives_on_from_each_day_of_a_visit(client: Client) -> None:
+    visit(client)
+    assert "sessionid" not in client.get("/").cookies
+    session = client.session
+    session["visited"] = (date.today() - timedelta(days=1)).isoformat()
+    session.save()
+    assert "sessionid" in client.get("/").cookies
+
+
+def test_the_page_of_a_conversation_is_its_visitors(client: Client, history: History) -> None:
+    conversation = accept(history, visit(client))
+    visit(client, f"/c/{conversation}/")
+    assert Client().get(f"/c/{conversation}/").status_code == 404
+    assert client.get(f"/c/{uuid4()}/").status_code == 404
+    assert client.get("/c/1/").status_code == 404
+
+
+def test_signing_in_makes_the_browsers_visitor_the_accounts(client: Client, history: History) -> None:
+    visitor = visit(client)
+    conversation = accept(history, visitor, request_id="f")
+    user = User.objects.create_user("ada", password="x")
+    client.force_login(user)
+    assert visit(client, f"/c/{conversation}/") == visitor
+    assert Visitor.objects.get(user=user).pk == visitor
+    assert Generation.objects.get().request_id == "f"
+
+
+def test_signing_in_before_the_first_message_keeps_the_open_pages_visitor(client: Client) -> None:
+    visitor = visit(client)
+    client.force_login(User.objects.create_user("ada", password="x"))
+    assert visit(client) == visitor
+
+
+def test_signing_in_elsewhere_hands_the_rows_to_the_account(client: Client, history: History) -> None:
+    user = User.objects.create_user("ada", password="x")
+    client.force_login(user)
+    account = visit(client)
+    accept(history, account, request_id="f")
+
+    other = Client()
+    anonymous = visit(other)
+    accept(history, anonymous, request_id="f")
+    other.force_login(user)
+    assert visit(other) == account
+    assert Conversation.objects.filter(visitor=account).count() == 2
+    assert sorted(Generation.objects.values_list("request_id", flat=True), key=str) == [None, "f"]
+    assert not Visitor.objects.filter(pk=anonymous).exists()
+
+
+def test_signing_out_leaves_the_account_and_another_account_gets_nothing(client: Client, history: History) -> None:
+    ada, bob = (User.objects.create_user(name, password="x") for name in ("ada", "bob"))
+    client.force_login(ada)
+    account = visit(client)
+    accept(history, account)
+    client.logout()
+    assert visit(client) != account
+    client.force_login(ada)
+    assert visit(client) == account
+    client.force_login(bob)
+    assert visit(client) != account
+    assert Conversation.objects.get().visitor_id == account
+
+
+def test_an_account_without_a_visit_gets_its_visitor_with_the_page(client: Client) -> None:
+    user = User.objects.create_user("ada", password="x")
+    client.force_login(user)
+    session = client.session
+    del session["visitor"]
+    session.save()
+    assert visit(client) == Visitor.objects.get(user=user).pk
+
+
+async def test_the_page_and_its_headers() -> None:
+    answer = await AsyncClient().get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert "no-store" in answer.headers["Cache-Control"]
+    page = answer.content.decode()
+    assert "<script>" not in page
+    assert "style=" not in page
+    assert "onclick" not in page
