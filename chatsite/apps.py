@@ -1,4 +1,4 @@
-"""The site as an installed app, and what it changes in Django's own apps."""
+"""Installs the site as an app, and changes one of Django's own apps."""
 
 from django.apps import AppConfig
 from django.contrib.staticfiles.apps import StaticFilesConfig
@@ -13,7 +13,7 @@ class SiteConfig(AppConfig):
 
 
 class StaticFiles(StaticFilesConfig):
-    """Leaves out what lies beside a front-end package's one served file."""
+    """Collects only the one file of a front-end package that is served."""
 
     ignore_patterns = [
         *StaticFilesConfig.ignore_patterns,

@@ -1,4 +1,4 @@
-"""Where connections go: HTTP to Django, WebSockets through the origin check and the session to the chat."""
+"""Routes connections: HTTP to Django, WebSockets through the origin check and the session to the chat."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Where the site keeps what it knows: Django's settings for a database and for Redis, made from their addresses.
+"""Makes Django's settings for the database and for Redis from their addresses.
 
 Opens no connections. What an address leaves out has the value that keeps the site up while its database or Redis is
 away: waits are short, connections are checked before they are used, and nothing is tried again behind our back.
@@ -20,11 +20,11 @@ REDIS_SECONDS = 1.0
 """How long one of Redis's answers may take before the page does without it."""
 
 LISTEN_SECONDS = 15.0
-"""The same for the channel layer, whose listener waits up to 5 seconds for a message."""
+"""How long one may take for the channel layer, whose listener waits up to 5 seconds for a message."""
 
 
 def database(url: str, var: Path) -> dict[str, Any]:
-    """Django's settings of the database at `url`; SQLite in `var` if it is empty. Exits with a line on nonsense."""
+    """Return Django's settings of the database at `url` ("": SQLite in `var`). Exits with a line on nonsense."""
     if not url:
         return _sqlite(var)
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
@@ -50,7 +50,7 @@ def _sqlite(var: Path) -> dict[str, Any]:
 
 
 def redis(url: str) -> dict[str, Any]:
-    """The settings that name Redis, none if `url` is empty. Exits with a line on nonsense."""
+    """Return the settings that name Redis, none if `url` is empty. Exits with a line on nonsense."""
     if not url:
         return {}
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
@@ -81,7 +81,7 @@ def _cache(backend: str, url: str) -> dict[str, Any]:
 
 
 def _patience(seconds: float, tries: int) -> dict[str, Any]:
-    """Of a client of Redis. One more try is for a connection that Redis has closed since it was last used."""
+    """Return time-outs of a client of Redis. One more try is for a connection that Redis closed since its last use."""
     from redis.asyncio.retry import Retry as AsyncRetry
     from redis.backoff import NoBackoff
     from redis.retry import Retry

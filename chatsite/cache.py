@@ -1,4 +1,4 @@
-"""The cache in Redis, for a site that goes on while Redis is away: what cannot be asked for is not there."""
+"""Caches in Redis, for a site that goes on while Redis is away: what cannot be asked for is not there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cache(RedisCache):
 
     @property
     def _cache(self) -> Any:
-        """One client, and one pool of connections, for the process: Django makes a cache object for each request."""
+        """One client, with one pool of connections, for the process: Django makes a cache object for each request."""
         made: Any = self
         servers = tuple(made._servers)
         if servers not in _clients:
@@ -53,7 +53,7 @@ class Cache(RedisCache):
 
 
 class SessionCache(Cache):
-    """Copies of sessions, whose rows count. A session that was ended while Redis was away is gone a minute later."""
+    """Keeps copies of sessions, whose rows count. One that ended while Redis was away is gone a minute later."""
 
     LONGEST = 60
 

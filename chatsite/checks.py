@@ -1,4 +1,4 @@
-"""System checks of the site as a whole.
+"""Checks the settings of the site as a whole, in Django's system check framework.
 
 chatsite.E001  several web processes sign with a key that only one `var` has
 chatsite.W001  REDIS_URL without PostgreSQL: there will be one web process all the same
@@ -16,7 +16,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 
 @register()
 def check_processes(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:
-    """What several web processes need is there, if they are meant."""
+    """Check that several web processes have what they need, if there may be several."""
     if settings.SEVERAL_PROCESSES:
         if os.environ.get("SECRET_KEY"):
             return []

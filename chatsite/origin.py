@@ -1,4 +1,4 @@
-"""Which pages may open a WebSocket: a browser sends cookies along with any page's socket, so the page is checked.
+"""Checks which page opens a WebSocket: a browser sends cookies along with any page's socket.
 
 Knows nothing of visitors or of the chat.
 """
@@ -43,7 +43,7 @@ class OriginCheck:
 
 
 def allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """True for an origin of this site: its host and port are those of `Host`, which must be one of ours."""
+    """Tell whether the origin is of this site: its host and port are those of `Host`, which must be one of ours."""
     values = {name.lower(): value.decode("latin-1") for name, value in headers}
     origin, host = values.get(b"origin", ""), values.get(b"host", "")
     if origin in get_settings().origins:
@@ -57,7 +57,7 @@ def allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def same_site(origin: str, *, scheme: str, host: str) -> bool:
-    """`scheme://host` and `origin` mean the same server, written with its default port or without."""
+    """Tell whether `scheme://host` and `origin` mean the same server, with its default port written or not."""
     try:
         parts = urlsplit(origin)
     except ValueError:

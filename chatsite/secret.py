@@ -1,4 +1,4 @@
-"""The secret key of an installation that was given none: made once, kept in a file that only its owner reads."""
+"""Makes the secret key of an installation that was given none, once, in a file that only its owner reads."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from django.core.management.utils import get_random_secret_key
 
 
 def secret_key(path: Path) -> str:
-    """What `path` holds. Processes that start together on an empty folder all get the same key."""
+    """Return the key in `path`. Processes that start together on an empty folder all get the same one."""
     if not path.exists():
         _publish(get_random_secret_key(), path)
     return path.read_text().strip()

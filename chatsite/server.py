@@ -1,4 +1,4 @@
-"""daphne's server with what this site needs around it: a start, an end in order, and an exit code.
+"""Extends daphne's server with what this site needs: a start, an end in order, and an exit code.
 
 Told to stop, it listens no more, has the site drain while its connections live on, closes those that are left, and
 leaves nothing running. A second signal kills it. Knows connections and processes; what is served is `chatsite.asgi`.
@@ -28,7 +28,7 @@ HANDSHAKE_SECONDS = 60.0
 """How long a socket may take to open: after a restart a thousand pages come at once, and each can wait its turn."""
 
 PING_SECONDS = 8
-"""Between two pings to a silent socket: more than one of them in `ChatSocket.SILENCE`."""
+"""Seconds between two pings to a silent socket: more than one of them in `ChatSocket.SILENCE`."""
 
 CLOSING_SECONDS = 10.0
 """How long a closed socket's last bytes may take to be read and its own close frame to come."""
@@ -105,7 +105,7 @@ class Server(DaphneServer):
         self.stop()
 
     def kill_all_applications(self) -> Deferred[None]:
-        """daphne's own hook before the reactor stops, which waits for what this returns."""
+        """End all connections. daphne calls this before the reactor stops, and waits for what it returns."""
         return Deferred.fromFuture(asyncio.ensure_future(self._shut_down(), loop=twisted_loop))
 
     async def _run_start(self, address: str) -> None:

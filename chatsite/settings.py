@@ -12,7 +12,7 @@ from environs import Env
 from chat.conf import FIELDS as CHAT_FIELDS
 from chat.conf import from_mapping as chat_settings
 from chatsite import backends
-from chatsite.lines import without_traceback
+from chatsite.logfilters import without_traceback
 from chatsite.secret import secret_key
 from llm.conf import FIELDS as LLM_FIELDS
 

@@ -1,4 +1,4 @@
-"""A WebSocket at the server's end: how fast it is read, whether anyone is still there, how it closes.
+"""Extends daphne's end of a WebSocket: how fast it is read, whether anyone is still there, how it closes.
 
 daphne's `send` never waits and buffers without bound, and its own pings take a slow reader for a dead one, because
 they wait behind the data. Knows TCP and the protocol's frames, not what the application says in them.
@@ -20,15 +20,15 @@ from chat.wire.frames import SERVICE_RESTART, TOO_MANY
 logger = logging.getLogger(__name__)
 
 _SHORT, _LONG = struct.Struct(">BBH"), struct.Struct(">BBQ")
-"""The head of a frame of text, by how its length is written."""
+"""The head of a frame of text, for lengths of two and of eight bytes."""
 
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _ACKED = struct.Struct("=120xQ16xI")
-"""Of Linux's `struct tcp_info`: bytes the peer has acknowledged, and bytes that were never sent yet."""
+"""Two fields of Linux's `struct tcp_info`: bytes the peer has acknowledged, and bytes that were not sent yet."""
 
 
 class ChatSocket(WebSocketProtocol):
-    """daphne's protocol, with back-pressure and a sense for the dead.
+    """A socket with back-pressure that is dropped when its peer is dead.
 
     `writable` is clear while more is buffered than `BUFFER`; whoever sends should wait for it. A socket without a sign
     of life for `SILENCE` seconds is dropped. Signs of life are anything that arrives (an answer to a ping, at least),
@@ -70,7 +70,7 @@ class ChatSocket(WebSocketProtocol):
         super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Any) -> None:
-        """The end. What leads from it back to itself goes, so that its memory need not wait for a full collection."""
+        """End, and drop what leads from the socket back to itself: its memory need not wait for a full collection."""
         super().connectionLost(reason)
         self.is_closed = None
 
@@ -83,7 +83,7 @@ class ChatSocket(WebSocketProtocol):
             self.sendData(b"".join([part for text in texts for part in (_text_head(len(text)), text)]))
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """All bytes to the peer: at once if nothing is waiting before them, which spares two rounds of the loop."""
+        """Write all bytes to the peer, at once if nothing waits before them, which spares two rounds of the loop."""
         transport = self.transport
         if not transport.connected or transport.dataBuffer or transport._tempDataBuffer:
             transport.write(data)
@@ -97,7 +97,7 @@ class ChatSocket(WebSocketProtocol):
     # What arrives
 
     def onFrameBegin(self) -> None:
-        """Each frame of the peer, of whatever kind."""
+        """Count each frame of the peer, of whatever kind."""
         if self.state == self.STATE_OPEN and not self._allowance.take():
             logger.info("A socket that sent too many frames was closed")
             self.sendClose(code=TOO_MANY, reason="too many frames")
@@ -113,7 +113,7 @@ class ChatSocket(WebSocketProtocol):
             self.transport.pauseProducing()
 
     def answered(self) -> None:
-        """The application is done with one frame."""
+        """Take note that the application is done with one frame."""
         self._unanswered -= 1
         if self._unanswered == self.UNANSWERED - 1 and self.state == self.STATE_OPEN:
             self.transport.resumeProducing()
@@ -130,7 +130,7 @@ class ChatSocket(WebSocketProtocol):
             super().serverClose(code)
 
     def check_timeouts(self) -> None:
-        """Called by the server every two seconds."""
+        """Drop a socket that nobody reads. The server calls this every two seconds."""
         super().check_timeouts()
         if self.state != self.STATE_OPEN:
             return
@@ -146,7 +146,7 @@ class ChatSocket(WebSocketProtocol):
             self.dropConnection(abort=True)
 
     def _tcp(self) -> tuple[int, int]:
-        """Bytes acknowledged and bytes not sent; where the system does not say, nothing ever is."""
+        """Return how many bytes were acknowledged and not sent yet; 0 where the system does not say."""
         if _TCP_INFO is None:
             return 0, 0
         try:
@@ -167,7 +167,7 @@ class ChatSocket(WebSocketProtocol):
 
 
 class Allowance:
-    """So many at once, and so many a second after that."""
+    """Allows `most` at once, and `a_second` after that."""
 
     def __init__(self, most: int, a_second: float) -> None:
         self._most = most
@@ -176,7 +176,7 @@ class Allowance:
         self._at = time.monotonic()
 
     def take(self) -> bool:
-        """One, if there is one."""
+        """Take one, and return whether there was one."""
         now = time.monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -187,7 +187,7 @@ class Allowance:
 
 
 def _text_head(length: int) -> bytes:
-    """Of a frame of text, whole and unmasked, as RFC 6455 section 5.2 has it."""
+    """Return the head of a frame of text, whole and unmasked, as RFC 6455 section 5.2 defines it."""
     if length < 126:
         return bytes((0x81, length))
     return _SHORT.pack(0x81, 126, length) if length < 1 << 16 else _LONG.pack(0x81, 127, length)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class AlreadyServing(Exception):
-    """Another process serves this site's `var`."""
+    """Raised when another process serves this site's `var`."""
 
 
 class Starting:
@@ -62,14 +62,14 @@ async def start() -> None:
 
 
 async def drain(seconds: float) -> None:
-    """Begin nothing new, let the answers under way end for so long, and end the rest, their text stored."""
+    """Begin nothing new, give answers under way so many seconds to end, and end the rest, with their text stored."""
     if _heartbeat is not None:
         await get_turns().drain(seconds)
         await get_turns().aclose()
 
 
 async def stop() -> None:
-    """End what runs in this process, its text stored, and let another process serve."""
+    """End what runs in this process, with its text stored, and let another process serve."""
     global _started, _lock, _heartbeat, _retention
     if _heartbeat is None or _retention is None:
         return  # it never started

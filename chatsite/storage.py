@@ -1,10 +1,10 @@
-"""Names of static files."""
+"""Gives static files their names."""
 
 from servestatic.storage import CompressedManifestStaticFilesStorage
 
 
 class HashedStaticFiles(CompressedManifestStaticFilesStorage):
-    """Hashed names for what `collectstatic` has collected, plain names as long as it has not run."""
+    """Gives hashed names to what `collectstatic` has collected, plain names as long as it has not run."""
 
     support_js_module_import_aggregation = True
 

@@ -1,4 +1,4 @@
-"""The table of the site's addresses."""
+"""Lists the addresses of the site."""
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -10,7 +10,7 @@ from chat.accounts.attempts import limited
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
-    """For what has no page of ours around it: the admin, an export, an error."""
+    """Redirect to the icon, for pages that are not ours: the admin, an export, an error."""
     return redirect(static("chat/icon.svg"))
 
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 import llm
 from chat.conf import get_settings
+from chatsite.progress import LoadingProgress
 from chatsite.server import Server
 from chatsite.start import AlreadyServing
 from chatsite.start import drain as drain_site
 from chatsite.start import start as start_site
 from chatsite.start import stop as stop_site
-from chatsite.startup import Startup
 from llm.watchdog import notify
 
 
@@ -45,7 +45,7 @@ class Command(BaseCommand):
             notify("READY=1")  # it answers, and says itself how far the model is
             _spare_streams_full_collections()
             controller = llm.get_controller()
-            status = await Startup(controller, console).wait()
+            status = await LoadingProgress(controller, console).wait()
             if status.state == "failed":
                 console.print(f"[red]Cannot start:[/red] {status.message}", soft_wrap=True)
                 server.fail(os.EX_CONFIG)
@@ -68,7 +68,7 @@ class Command(BaseCommand):
 
 
 def _spare_streams_full_collections() -> None:
-    """A full collection walks all objects, a tenth of a second with 500 sockets, in which no text moves.
+    """Make full collections rare: each walks all objects, a tenth of a second with 500 sockets, in which no text moves.
 
     What is loaded by now stays, and need not be walked; what streams and sockets make is freed without it, so it can be
     rarer: some thousand views of pages apart, whose requests are the rings that need it.

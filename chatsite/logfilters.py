@@ -1,4 +1,4 @@
-"""What the log leaves out."""
+"""Filters of what goes into the log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import logging
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """A filter for what says nothing about us: its line is enough."""
+    """Drop the traceback of a record that says nothing about our code: its line is enough."""
     record.exc_info = None
     return True

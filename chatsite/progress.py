@@ -1,4 +1,4 @@
-"""What the operator sees while the model loads: a progress bar in a terminal, a line a stage elsewhere."""
+"""Shows the operator how the model loads: a progress bar in a terminal, a line a stage elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm.events import Status
 from llm.interface import Controller
 
 
-class Startup:
+class LoadingProgress:
     """Follows the controller's status until the model is ready, or cannot be."""
 
     def __init__(self, controller: Controller, console: Console) -> None:
@@ -20,7 +20,7 @@ class Startup:
         self._changed = asyncio.Event()
 
     async def wait(self) -> Status:
-        """The first status that is `ready` or `failed`."""
+        """Wait for, and return, the first status that is `ready` or `failed`."""
         stop = self._controller.on_status(lambda status: self._changed.set())
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         try:
