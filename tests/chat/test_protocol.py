@@ -14,7 +14,7 @@ from chat.records import BadParent, HistoryUnavailable, NotFound, NothingToConti
 from chat.turns import Restarting
 from llm.errors import REQUEST_ERRORS
 
-WORDS = Path(protocol.__file__).parent / "static/chat/js/words.js"
+WORDS = Path(protocol.__file__).parent / "static/chat/js/language/words.js"
 
 
 @pytest.mark.parametrize(

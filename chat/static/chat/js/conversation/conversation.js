@@ -1,13 +1,13 @@
 /**
  * The open conversation: what the server has of it goes to the store, what its visitor changes goes to the server.
- * Asking for an answer is `asking.js`.
+ * Asking for an answer is `turns.js`.
  */
 
-import { changeConversation, deleteMessage, Failure, fetchConversation, rate } from "./api.js";
-import { keepDraft } from "./drafts.js";
-import { WORDS } from "./words.js";
+import { changeConversation, deleteMessage, Failure, fetchConversation, rate } from "../connection/api.js";
+import { WORDS } from "../language/words.js";
+import { keepDraft } from "../state/drafts.js";
 
-/** @typedef {import("./store.js").Shown} Shown */
+/** @typedef {import("../state/store.js").Shown} Shown */
 
 /**
  * Events: `opened` (another one, or a new one), `changed` (what is known of it), `gone` (it does not exist any more;
@@ -23,9 +23,9 @@ export class Conversation extends EventTarget {
   #removing = false;
 
   /**
-   * @param {import("./socket.js").Socket} socket
-   * @param {import("./store.js").Store} store
-   * @param {import("./problem.js").Problem} problem
+   * @param {import("../connection/socket.js").Socket} socket
+   * @param {import("../state/store.js").Store} store
+   * @param {import("../composer/problem.js").Problem} problem
    */
   constructor(socket, store, problem) {
     super();
@@ -123,7 +123,7 @@ export class Conversation extends EventTarget {
 
   /**
    * @param {Shown} message
-   * @param {import("./api.js").Feedback | null} feedback
+   * @param {import("../connection/api.js").Feedback | null} feedback
    */
   async rate(message, feedback) {
     const before = message.feedback;

@@ -1,10 +1,10 @@
 /** The messages of the open conversation on the page; text that streams is drawn at most every fourth frame. */
 
+import { copyOf } from "../controls/elements.js";
 import { Answer } from "./answer.js";
-import { copyOf } from "./part.js";
 import { Question } from "./question.js";
 
-/** @typedef {import("./store.js").Shown} Shown */
+/** @typedef {import("../state/store.js").Shown} Shown */
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const PAUSE = 55; // milliseconds between two drawings, at least: a frame costs the same however little is new in it
@@ -15,7 +15,7 @@ export class Thread extends EventTarget {
   #greeting;
   #follow;
   /** @type {Map<string, Question | Answer>} */
-  #parts = new Map();
+  #views = new Map();
   /** @type {Set<Answer>} */
   #growing = new Set();
   #scheduled = false;
@@ -27,7 +27,7 @@ export class Thread extends EventTarget {
    * @param {HTMLElement} element
    * @param {HTMLElement} greeting
    * @param {import("./follow.js").Follow} follow
-   * @param {import("./store.js").Store} store
+   * @param {import("../state/store.js").Store} store
    */
   constructor(element, greeting, follow, store) {
     super();
@@ -41,7 +41,7 @@ export class Thread extends EventTarget {
     });
     store.addEventListener("thread", () => this.#sync());
     store.addEventListener("asked", () => {
-      for (const part of this.#parts.values()) if (part instanceof Answer) part.leave();
+      for (const view of this.#views.values()) if (view instanceof Answer) view.leave();
       this.#sync();
       follow.toEnd();
     });
@@ -54,23 +54,23 @@ export class Thread extends EventTarget {
    * @param {Shown} message
    */
   textOf(message) {
-    return this.#parts.get(message.id)?.text.innerText ?? "";
+    return this.#views.get(message.id)?.text.innerText ?? "";
   }
 
   /** Write the last message of the visitor anew. */
   editLast() {
     const last = this.store.messages.findLast(({ role }) => role === "user");
-    const part = last && this.#parts.get(last.id);
-    if (part instanceof Question) part.edit();
+    const view = last && this.#views.get(last.id);
+    if (view instanceof Question) view.edit();
   }
 
-  /** Have on the page what is in the store; parts that are there already stay the same elements. */
+  /** Have on the page what is in the store; views that are there already stay the same elements. */
   #sync() {
     const { messages } = this.store;
     const wanted = new Set(messages.map(({ id }) => id));
-    const another = !messages.some(({ id }) => this.#parts.has(id));
-    for (const [id, part] of this.#parts) if (!wanted.has(id)) this.#remove(id, part);
-    const above = messages.length > 0 && !another && !this.#parts.has(messages[0].id);
+    const another = !messages.some(({ id }) => this.#views.has(id));
+    for (const [id, view] of this.#views) if (!wanted.has(id)) this.#remove(id, view);
+    const above = messages.length > 0 && !another && !this.#views.has(messages[0].id);
     if (above) this.#follow.above(() => this.#place(messages));
     else this.#place(messages);
     this.#greeting.hidden = messages.length > 0 || this.store.conversation !== null;
@@ -87,10 +87,10 @@ export class Thread extends EventTarget {
     /** @type {Element | null} */
     let next = this.#element.firstElementChild;
     for (const message of messages) {
-      const part = this.#parts.get(message.id) ?? this.#build(message);
-      if (part.root === next) next = next.nextElementSibling;
-      else this.#element.insertBefore(part.root, next);
-      part.draw(message);
+      const view = this.#views.get(message.id) ?? this.#build(message);
+      if (view.root === next) next = next.nextElementSibling;
+      else this.#element.insertBefore(view.root, next);
+      view.draw(message);
     }
   }
 
@@ -98,34 +98,34 @@ export class Thread extends EventTarget {
   #build(message) {
     const act = (/** @type {string} */ does, /** @type {Shown} */ message, /** @type {unknown} */ detail) =>
       this.dispatchEvent(new CustomEvent("act", { detail: { does, message, detail } }));
-    const part = message.role === "user" ? new Question(message, act) : new Answer(message, act);
-    this.#parts.set(message.id, part);
-    return part;
+    const view = message.role === "user" ? new Question(message, act) : new Answer(message, act);
+    this.#views.set(message.id, view);
+    return view;
   }
 
   /**
    * @param {string} id
-   * @param {Question | Answer} part
+   * @param {Question | Answer} view
    */
-  #remove(id, part) {
-    part.root.remove();
-    this.#parts.delete(id);
-    if (part instanceof Answer) this.#growing.delete(part);
+  #remove(id, view) {
+    view.root.remove();
+    this.#views.delete(id);
+    if (view instanceof Answer) this.#growing.delete(view);
   }
 
   /** @param {Shown} message */
   #changed(message) {
-    const part = this.#parts.get(message.id);
-    if (!part) return;
-    part.draw(message);
+    const view = this.#views.get(message.id);
+    if (!view) return;
+    view.draw(message);
     this.#follow.keep();
   }
 
   /** @param {Shown} message */
   #grew(message) {
-    const part = this.#parts.get(message.id);
-    if (!(part instanceof Answer)) return;
-    this.#growing.add(part);
+    const view = this.#views.get(message.id);
+    if (!(view instanceof Answer)) return;
+    this.#growing.add(view);
     this.#schedule();
   }
 
@@ -139,7 +139,7 @@ export class Thread extends EventTarget {
   #drawFrame(now) {
     const elapsed = still.matches ? undefined : Math.max(PAUSE, now - this.#drawn);
     this.#drawn = now;
-    for (const part of this.#growing) if (!part.grow(elapsed)) this.#growing.delete(part);
+    for (const view of this.#growing) if (!view.grow(elapsed)) this.#growing.delete(view);
     this.#follow.keep();
     setTimeout(() => {
       this.#scheduled = false;

@@ -1,6 +1,6 @@
 /** Blocks of code: their frame with a language and a copy button, and their colours once they are complete. */
 
-import { copier } from "./copying.js";
+import { copier } from "../controls/copying.js";
 
 const LONGEST = 20_000; // characters; longer code stays plain
 const LONGEST_UNNAMED = 2_000; // finding out the language tries them all
@@ -12,7 +12,7 @@ let fetching = null;
 
 /** Have the highlighter, fetched with the first block of code. Where it cannot be had, code stays plain. */
 function fetchHighlighter() {
-  fetching ??= import("../../vendor/highlight/es/highlight.min.js").then(
+  fetching ??= import("../../../vendor/highlight/es/highlight.min.js").then(
     (module) => {
       hljs = module.default;
     },

@@ -1,7 +1,7 @@
 /** Under which heading of the list a conversation stands. */
 
-import { language } from "./i18n.js";
-import { WORDS } from "./words.js";
+import { language } from "../language/i18n.js";
+import { WORDS } from "../language/words.js";
 
 const month = new Intl.DateTimeFormat(language, { month: "long" });
 const monthOfYear = new Intl.DateTimeFormat(language, { month: "long", year: "numeric" });

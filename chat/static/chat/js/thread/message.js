@@ -1,31 +1,12 @@
 /** What the two kinds of messages on the page share: their frame, and the arrows between versions. */
 
-import { versionText } from "./words.js";
+import { copyOf, find } from "../controls/elements.js";
+import { versionText } from "../language/words.js";
 
-/** @typedef {import("./store.js").Shown} Shown */
-
-/**
- * @template {HTMLElement} T
- * @param {ParentNode} root
- * @param {string} selector
- * @returns {T}
- */
-export function find(root, selector) {
-  return /** @type {T} */ (root.querySelector(selector));
-}
-
-/**
- * A copy of what a template of the page holds.
- * @param {string} id
- * @returns {HTMLElement}
- */
-export function copyOf(id) {
-  const template = /** @type {HTMLTemplateElement} */ (document.getElementById(id));
-  return /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
-}
+/** @typedef {import("../state/store.js").Shown} Shown */
 
 /** One message. What its visitor wants of it goes to `act`. */
-export class Part {
+export class MessageView {
   /**
    * @param {string} template
    * @param {Shown} message

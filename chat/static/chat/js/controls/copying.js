@@ -1,7 +1,7 @@
 /** Buttons that copy text, and say so. */
 
+import { WORDS } from "../language/words.js";
 import { announce } from "./announcer.js";
-import { WORDS } from "./words.js";
 
 const SHOWN = 1600;
 

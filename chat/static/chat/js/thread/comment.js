@@ -3,9 +3,9 @@
  * it is sent or given up; an empty box goes with the next question.
  */
 
-import { draftOf, dropDraft, keepDraft } from "./drafts.js";
-import { isComposing } from "./keys.js";
-import { copyOf, find } from "./part.js";
+import { copyOf, find } from "../controls/elements.js";
+import { isComposing } from "../controls/keys.js";
+import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
 
 /**
  * What was written on an answer and not sent.

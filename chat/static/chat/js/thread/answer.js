@@ -1,17 +1,18 @@
 /** An answer: its text as it grows, its place while it waits, how it ended, and what can be done with it. */
 
+import { copier } from "../controls/copying.js";
+import { find } from "../controls/elements.js";
+import { figuresText, reasonText, waitingText } from "../language/words.js";
+import { dropDraft } from "../state/drafts.js";
+import { isCutOff, isLive } from "../state/store.js";
 import { Comment, unsentComment } from "./comment.js";
-import { copier } from "./copying.js";
-import { dropDraft } from "./drafts.js";
 import { Markdown } from "./markdown.js";
+import { MessageView } from "./message.js";
 import { portion } from "./pace.js";
-import { find, Part } from "./part.js";
-import { isCutOff, isLive } from "./store.js";
-import { figuresText, reasonText, waitingText } from "./words.js";
 
-/** @typedef {import("./store.js").Shown} Shown */
+/** @typedef {import("../state/store.js").Shown} Shown */
 
-export class Answer extends Part {
+export class Answer extends MessageView {
   #waiting;
   #note;
   #more;

@@ -1,12 +1,12 @@
 /** The visitor's conversations in the sidebar: found by their words, more of them as one scrolls, changed in place. */
 
-import { changeConversation, deleteConversation, fetchConversations, restoreConversation } from "./api.js";
+import { changeConversation, deleteConversation, fetchConversations, restoreConversation } from "../connection/api.js";
+import { find } from "../controls/elements.js";
+import { deletedText, WORDS } from "../language/words.js";
 import { Lines } from "./lines.js";
-import { find } from "./part.js";
 import { rename } from "./rename.js";
-import { deletedText, WORDS } from "./words.js";
 
-/** @typedef {import("./api.js").Conversation} Conversation */
+/** @typedef {import("../connection/api.js").Conversation} Conversation */
 
 const UNDO = 60_000;
 const TYPING = 200;
@@ -34,8 +34,8 @@ export class List extends EventTarget {
 
   /**
    * @param {HTMLElement} root the sidebar
-   * @param {import("./menu.js").Menu} menu
-   * @param {import("./toast.js").Toasts} toasts
+   * @param {import("../controls/menu.js").Menu} menu
+   * @param {import("../controls/toast.js").Toasts} toasts
    */
   constructor(root, menu, toasts) {
     super();

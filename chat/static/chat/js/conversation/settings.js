@@ -1,8 +1,8 @@
 /** The panel with a conversation's settings: how its answers are made. What is left empty is as the operator has it. */
 
-import { announce } from "./announcer.js";
-import { Failure } from "./api.js";
-import { defaultText, outOfRangeText, refusalText, tooManyText, WORDS } from "./words.js";
+import { Failure } from "../connection/api.js";
+import { announce } from "../controls/announcer.js";
+import { defaultText, outOfRangeText, refusalText, tooManyText, WORDS } from "../language/words.js";
 
 /** @typedef {Record<string, unknown>} Values */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */

@@ -3,14 +3,14 @@
  * it is sent again under its first id, which the server carries out once.
  */
 
-import { draftOf, dropDraft, keepDraft } from "./drafts.js";
-import { newId, Refusal } from "./socket.js";
+import { newId, Refusal } from "../connection/socket.js";
+import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
 
-/** @typedef {import("./store.js").Shown} Shown */
-/** @typedef {import("./drafts.js").Frame} Frame */
+/** @typedef {import("../state/store.js").Shown} Shown */
+/** @typedef {import("../state/drafts.js").Frame} Frame */
 
 /** Events: `accepted`. */
-export class Asking extends EventTarget {
+export class Turns extends EventTarget {
   #socket;
   #store;
   #composer;
@@ -18,11 +18,11 @@ export class Asking extends EventTarget {
   #problem;
 
   /**
-   * @param {import("./socket.js").Socket} socket
-   * @param {import("./store.js").Store} store
-   * @param {import("./composer.js").Composer} composer
+   * @param {import("../connection/socket.js").Socket} socket
+   * @param {import("../state/store.js").Store} store
+   * @param {import("../composer/composer.js").Composer} composer
    * @param {import("./conversation.js").Conversation} conversation
-   * @param {import("./problem.js").Problem} problem
+   * @param {import("../composer/problem.js").Problem} problem
    */
   constructor(socket, store, composer, conversation, problem) {
     super();
@@ -103,7 +103,7 @@ export class Asking extends EventTarget {
 
   /**
    * @param {{type: string, [field: string]: unknown}} frame
-   * @param {(accepted: import("./store.js").Accepted) => void} accept
+   * @param {(accepted: import("../state/store.js").Accepted) => void} accept
    * @returns {Promise<boolean>} whether it was accepted
    */
   async #ask(frame, accept) {

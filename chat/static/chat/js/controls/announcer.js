@@ -3,8 +3,8 @@
  * and each answer once, whole, at its end, in the log region. The thread itself is silent.
  */
 
-import { isLive } from "./store.js";
-import { progressText, reasonText } from "./words.js";
+import { progressText, reasonText } from "../language/words.js";
+import { isLive } from "../state/store.js";
 
 const EVERY = 7_000;
 
@@ -23,8 +23,8 @@ export class Announcer {
 
   /**
    * @param {HTMLElement} log
-   * @param {import("./store.js").Store} store
-   * @param {(message: import("./store.js").Shown) => string} textOf the answer as it is shown
+   * @param {import("../state/store.js").Store} store
+   * @param {(message: import("../state/store.js").Shown) => string} textOf the answer as it is shown
    */
   constructor(log, store, textOf) {
     this.#log = log;
@@ -32,7 +32,7 @@ export class Announcer {
     store.addEventListener("answer", (event) => this.#changed(/** @type {CustomEvent} */ (event).detail));
   }
 
-  /** @param {import("./store.js").Shown} message */
+  /** @param {import("../state/store.js").Shown} message */
   #changed(message) {
     if (isLive(message)) {
       this.#followed.add(message);
@@ -42,7 +42,7 @@ export class Announcer {
     }
   }
 
-  /** @param {import("./store.js").Shown} message */
+  /** @param {import("../state/store.js").Shown} message */
   #progress(message) {
     const state = message.generation?.state ?? "";
     const now = performance.now();
@@ -53,7 +53,7 @@ export class Announcer {
     announce(progressText(message));
   }
 
-  /** @param {import("./store.js").Shown} message */
+  /** @param {import("../state/store.js").Shown} message */
   #ended(message) {
     this.#state = "";
     announce(reasonText(message.generation, message.text));

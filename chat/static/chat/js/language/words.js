@@ -62,7 +62,7 @@ export function refusalText(refusal) {
     : t("{why} Your text is kept; please try again in a moment.", { why });
 }
 
-/** @param {import("./store.js").Shown} message */
+/** @param {import("../state/store.js").Shown} message */
 export function waitingText({ generation, place }) {
   if (generation?.state !== "queued" || !place) return "";
   const { position, size, eta } = place;
@@ -84,7 +84,7 @@ function unit(name) {
 }
 
 /**
- * @param {import("./api.js").Generation | null} generation
+ * @param {import("../connection/api.js").Generation | null} generation
  * @param {string} text
  */
 export function reasonText(generation, text) {
@@ -97,7 +97,7 @@ export function reasonText(generation, text) {
 
 /**
  * What an answer took: tokens, speed, time to the first text, what the cache gave, which model.
- * @param {import("./api.js").Generation} generation
+ * @param {import("../connection/api.js").Generation} generation
  */
 export function figuresText({ usage, timings, model }) {
   const { completion_tokens: tokens = 0, cached_tokens: cached = 0 } = usage;
@@ -139,7 +139,7 @@ export function statusText(connection, model, restarting) {
 
 /**
  * What a screen reader is told of an answer that is under way.
- * @param {import("./store.js").Shown} message
+ * @param {import("../state/store.js").Shown} message
  */
 export function progressText(message) {
   return waitingText(message) || t("The answer is being written.");

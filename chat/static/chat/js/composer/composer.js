@@ -1,6 +1,6 @@
 /** The box a visitor writes into. The text stays in it until the server has accepted it. */
 
-import { isComposing, isSending } from "./keys.js";
+import { isComposing, isSending } from "../controls/keys.js";
 
 const touched = matchMedia("(pointer: coarse)");
 

@@ -1,8 +1,8 @@
 /** A box in the place of a title, to write another: Enter and leaving it keep what was written, Escape does not. */
 
-import { isComposing } from "./keys.js";
-import { find } from "./part.js";
-import { WORDS } from "./words.js";
+import { find } from "../controls/elements.js";
+import { isComposing } from "../controls/keys.js";
+import { WORDS } from "../language/words.js";
 
 const LONGEST = 60;
 

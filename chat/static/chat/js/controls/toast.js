@@ -1,6 +1,6 @@
 /** Short messages, each with a way back for as long as there is one. */
 
-import { copyOf, find } from "./part.js";
+import { copyOf, find } from "./elements.js";
 
 const SHORT = 4_000;
 const MOST = 3;

@@ -1,6 +1,6 @@
 /** What went wrong, said at the composer; and, where waiting helps, that the wait is over. */
 
-import { refusalText, WORDS } from "./words.js";
+import { refusalText, WORDS } from "../language/words.js";
 
 export class Problem {
   #element;
@@ -21,7 +21,7 @@ export class Problem {
     this.say("");
   }
 
-  /** @param {import("./socket.js").Refusal | import("./api.js").Failure} refusal */
+  /** @param {import("../connection/socket.js").Refusal | import("../connection/api.js").Failure} refusal */
   refused(refusal) {
     this.say(refusalText(refusal));
     const seconds = "retryAfter" in refusal ? refusal.retryAfter : undefined;

@@ -1,23 +1,24 @@
 /** A message of the visitor, and the box to write it anew. */
 
-import { copier } from "./copying.js";
-import { isComposing, isSending } from "./keys.js";
-import { copyOf, find, Part } from "./part.js";
+import { copier } from "../controls/copying.js";
+import { copyOf, find } from "../controls/elements.js";
+import { isComposing, isSending } from "../controls/keys.js";
+import { MessageView } from "./message.js";
 
-export class Question extends Part {
+export class Question extends MessageView {
   /** @type {HTMLElement | null} there only while it is written anew: browsers look through all forms of a page */
   #form = null;
 
   /**
-   * @param {import("./store.js").Shown} message
-   * @param {(does: string, message: import("./store.js").Shown, detail?: unknown) => void} act
+   * @param {import("../state/store.js").Shown} message
+   * @param {(does: string, message: import("../state/store.js").Shown, detail?: unknown) => void} act
    */
   constructor(message, act) {
     super("question-template", message, act);
     copier(find(this.root, '[data-does="copy"]'), () => this.message.text);
   }
 
-  /** @param {import("./store.js").Shown} message */
+  /** @param {import("../state/store.js").Shown} message */
   draw(message) {
     super.draw(message);
     if (this.text.textContent !== message.text) this.text.textContent = message.text;

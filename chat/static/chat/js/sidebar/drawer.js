@@ -1,7 +1,7 @@
 /** The sidebar: it folds on wide pages, which is remembered, and is a drawer on phones, which closes by itself. */
 
-import { isComposing } from "./keys.js";
-import { prefer } from "./preferences.js";
+import { isComposing } from "../controls/keys.js";
+import { prefer } from "../state/preferences.js";
 
 const narrow = matchMedia("(max-width: 720px)");
 

@@ -8,7 +8,7 @@
 
 /**
  * @typedef {{position: number, size: number, eta: number | null}} Place
- * @typedef {import("./api.js").Message & {nextSeq?: number, place?: Place}} Shown
+ * @typedef {import("../connection/api.js").Message & {nextSeq?: number, place?: Place}} Shown
  * @typedef {{conversation: string, message: string, answer: string, generation: string, temporary: boolean}} Accepted
  */
 
@@ -71,7 +71,7 @@ export class Store extends EventTarget {
   /**
    * Take over the end of a conversation as the server has it. What is shown of a running answer stays, with the number of
    * the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these.
-   * @param {import("./api.js").Branch} branch
+   * @param {import("../connection/api.js").Branch} branch
    */
   load({ conversation, messages, earlier = null, settings = {} }) {
     const before = new Map(this.messages.map((message) => [message.generation?.id, message]));
@@ -93,7 +93,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * @param {import("./api.js").Message[]} messages what comes before all that is known
+   * @param {import("../connection/api.js").Message[]} messages what comes before all that is known
    * @param {string | null} earlier
    */
   prepend(messages, earlier) {
@@ -148,7 +148,7 @@ export class Store extends EventTarget {
 
   /**
    * @param {Shown} message
-   * @param {import("./api.js").Feedback | null} feedback
+   * @param {import("../connection/api.js").Feedback | null} feedback
    */
   rate(message, feedback) {
     message.feedback = feedback;

@@ -20,7 +20,7 @@ import {
   parser_write,
   SRC,
   TABLE,
-} from "../../vendor/streaming-markdown/smd.min.js";
+} from "../../../vendor/streaming-markdown/smd.min.js";
 import { codeBlock, colour, nameLanguage } from "./code.js";
 
 const SCHEMES = ["http:", "https:", "mailto:"];

@@ -1,10 +1,10 @@
 /** Conversations as lines under headings. What is in its place already is not touched, however many there are. */
 
-import { heading } from "./days.js";
-import { copyOf, find } from "./part.js";
-import { menuText } from "./words.js";
+import { copyOf, find } from "../controls/elements.js";
+import { menuText } from "../language/words.js";
+import { heading } from "./headings.js";
 
-/** @typedef {import("./api.js").Conversation} Conversation */
+/** @typedef {import("../connection/api.js").Conversation} Conversation */
 
 export class Lines {
   #element;
