@@ -1,4 +1,4 @@
-/** Puts the page together: who tells whom. */
+/** Puts the page together: makes its parts, and passes on to the others what one of them reports. */
 
 import { Composer } from "./composer/composer.js";
 import { Problem } from "./composer/problem.js";
@@ -44,7 +44,7 @@ const temporary = new Temporary(element("main"), element("temporary"));
 /** @type {{state?: string, progress?: number, message?: string}} */
 let model = {};
 
-/** Which conversation the address leads to; null: a new one. */
+/** Return the conversation that the address leads to, or null for a new one. */
 function addressed() {
   return location.pathname.match(/^\/c\/([0-9a-f-]{36})\/$/)?.[1] ?? null;
 }
@@ -61,7 +61,7 @@ function go(/** @type {string} */ path) {
   navigate();
 }
 
-/** What depends on which conversation is open, how it is made, and whether it is being answered. */
+/** Update what depends on which conversation is open, how its answers are made, and whether it is being answered. */
 function changed() {
   composer.live = store.live !== null;
   list.current = store.conversation;
@@ -101,13 +101,16 @@ function received(/** @type {any} */ frame) {
   }
 }
 
-/** An open socket knows nothing of the one before: fetch what was missed, and watch again. */
+/** Fetch what was missed, and watch again: a socket that has opened knows nothing of the one before. */
 function opened() {
   list.refresh().catch(ignore);
   if (store.conversation) conversation.show(store.conversation);
 }
 
-/** @param {{does: string, message: import("./state/store.js").Shown, detail: any}} wish */
+/**
+ * Carry out what the visitor wants of a message.
+ * @param {{does: string, message: import("./state/store.js").Shown, detail: any}} wish
+ */
 function act({ does, message, detail }) {
   if (does === "regenerate") turns.regenerate(message);
   else if (does === "resubmit") turns.resubmit(message, detail);
@@ -116,7 +119,7 @@ function act({ does, message, detail }) {
   else if (does === "rate") conversation.rate(message, detail);
   else if (does === "before" || does === "after") conversation.turnTo(detail);
   else if (does === "delete") askToDelete(message);
-  if (["regenerate", "resubmit", "continue", "leave"].includes(does)) composer.focus(); // its button goes
+  if (["regenerate", "resubmit", "continue", "leave"].includes(does)) composer.focus(); // the button vanishes
 }
 
 function askToDelete(/** @type {import("./state/store.js").Shown} */ message) {
@@ -130,13 +133,16 @@ function askToDelete(/** @type {import("./state/store.js").Shown} */ message) {
   };
 }
 
-/** @param {Record<string, unknown>} values */
+/**
+ * Set how answers are made, in the open conversation or in the new one.
+ * @param {Record<string, unknown>} values
+ */
 async function configure(values) {
   await conversation.configure(values);
   if (store.conversation === null) keepDraft(null, { settings: values });
 }
 
-/** @param {boolean} chosen */
+/** @param {boolean} chosen whether the new chat is to be temporary */
 function choose(chosen) {
   store.plan(store.settings, chosen);
   keepDraft(null, { temporary: chosen });

@@ -1,10 +1,13 @@
-/** The box a visitor writes into. The text stays in it until the server has accepted it. */
+/** Holds the box that a visitor writes into. The text stays in it until the server has accepted it (`turns.js`). */
 
 import { isComposing, isSending } from "../controls/keys.js";
 
 const touched = matchMedia("(pointer: coarse)");
 
-/** Events: `message` (detail: its text), `stop`, `written` (detail: the text so far), `recall` (arrow up in an empty box). */
+/**
+ * The box with its buttons. Events: `message` (one is to be sent; detail: its text), `stop` (the answer is to end),
+ * `written` (detail: the text so far), `recall` (arrow up in an empty box).
+ */
 export class Composer extends EventTarget {
   #form;
   #text;
@@ -36,13 +39,13 @@ export class Composer extends EventTarget {
     this.#update();
   }
 
-  /** @param {boolean} live an answer is being written in the open conversation */
+  /** @param {boolean} live whether an answer is being written in the open conversation */
   set live(live) {
     this.#live = live;
     this.#update();
   }
 
-  /** A message is on its way: it was sent, or will be with the next connection, and has no reply yet. */
+  /** Whether a message is on its way: it was sent, or will be with the next connection, and has no reply yet. */
   get sending() {
     return this.#sending;
   }
@@ -52,7 +55,7 @@ export class Composer extends EventTarget {
     this.#update();
   }
 
-  /** Not where it would open a keyboard on the screen unasked. */
+  /** Put the focus into the box, except where that would open a keyboard on the screen unasked. */
   focus() {
     if (!touched.matches) this.#text.focus();
   }
@@ -91,7 +94,7 @@ export class Composer extends EventTarget {
     if (!CSS.supports("field-sizing", "content")) this.#fit();
   }
 
-  /** As tall as its text; for browsers that do not do it by themselves. */
+  /** Make the box as tall as its text, for browsers that do not do it by themselves. */
   #fit() {
     this.#text.style.height = "auto";
     this.#text.style.height = `${this.#text.scrollHeight}px`;

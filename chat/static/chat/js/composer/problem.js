@@ -1,7 +1,8 @@
-/** What went wrong, said at the composer; and, where waiting helps, that the wait is over. */
+/** Says at the composer what went wrong and, where waiting helps, that the wait is over. */
 
 import { refusalText, WORDS } from "../language/words.js";
 
+/** The line at the composer that says what went wrong. */
 export class Problem {
   #element;
   #timer = 0;
@@ -21,7 +22,10 @@ export class Problem {
     this.say("");
   }
 
-  /** @param {import("../connection/socket.js").Refusal | import("../connection/api.js").Failure} refusal */
+  /**
+   * Say why the server refused something, or that it could not be reached.
+   * @param {import("../connection/socket.js").Refusal | import("../connection/api.js").Failure} refusal
+   */
   refused(refusal) {
     this.say(refusalText(refusal));
     const seconds = "retryAfter" in refusal ? refusal.retryAfter : undefined;

@@ -1,4 +1,4 @@
-/** What the server answers over HTTP. */
+/** Asks the server over HTTP, and describes what it answers. */
 
 /**
  * @typedef {{completion_tokens?: number, prompt_tokens?: number, cached_tokens?: number}} Usage
@@ -10,7 +10,7 @@
  * @typedef {{conversation: Conversation, messages: Message[], earlier?: string | null, settings?: Record<string, unknown>}} Branch
  */
 
-/** An answer other than yes, or none: then the code is `unreachable`. */
+/** Thrown when the server answers with an error, or not at all: then the code is `unreachable`. */
 export class Failure extends Error {
   /**
    * @param {number} status
@@ -25,6 +25,7 @@ export class Failure extends Error {
 }
 
 /**
+ * Send a request. Return what the answer holds, null if that is nothing; throw a Failure if it is an error.
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body]
@@ -50,8 +51,9 @@ function cookie(name) {
 }
 
 /**
- * @param {string | null} after
- * @param {string} query
+ * Fetch a page of the visitor's conversations.
+ * @param {string | null} after the `next` of the page before
+ * @param {string} query what to search for
  * @returns {Promise<{conversations: Conversation[], next: string | null}>}
  */
 export function fetchConversations(after = null, query = "") {
@@ -62,6 +64,7 @@ export function fetchConversations(after = null, query = "") {
 }
 
 /**
+ * Fetch a conversation with the last messages of its branch, or with those before one.
  * @param {string} id
  * @param {string | null} before the first message that is known; none: the end of the branch
  * @returns {Promise<Branch>}
@@ -88,12 +91,16 @@ export function restoreConversation(id) {
   return ask("POST", `/api/conversations/${id}/restore/`);
 }
 
-/** @param {string} id it goes with everything that follows it */
+/**
+ * Delete a message with everything that follows it.
+ * @param {string} id
+ */
 export function deleteMessage(id) {
   return ask("DELETE", `/api/messages/${id}/`);
 }
 
 /**
+ * Rate an answer.
  * @param {string} message
  * @param {Feedback | null} feedback null takes it back
  */

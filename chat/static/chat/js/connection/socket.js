@@ -1,9 +1,9 @@
 /**
- * The socket to the server, as a state machine. It knows frames, ids and replies; it knows no conversations.
+ * Keeps a socket to the server, as a state machine. It knows frames, ids and replies; it knows no conversations.
  *
  *   idle -> connecting -> open -> waiting -> connecting -> ...      refused: the server will not have this page
  *
- * It is open from the server's `hello` on; a connection on which nothing is said in time is closed.
+ * The socket is open from the server's `hello` on; a connection on which nothing is said in time is closed.
  *
  * A request is sent again after a reconnect until its reply comes: its id makes the server carry it out once.
  * A server that restarts says so, and when to come back; `restarting` is true from then until a socket is open again.
@@ -27,7 +27,7 @@ const SERVICE_RESTART = 1012;
 const NO_SESSION = 4401;
 const FORBIDDEN = 4403;
 
-/** What the server said instead of yes. */
+/** Thrown when the server refuses a request, or would because of its size. */
 export class Refusal extends Error {
   /** @param {{code: string, message: string, retry_after?: number}} frame */
   constructor(frame) {
@@ -37,7 +37,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Events: `state` (detail: the new state) and `frame` (detail: a frame that is no reply). */
+/** The connection of the page. Events: `state` (detail: the new state), `frame` (detail: a frame that is no reply). */
 export class Socket extends EventTarget {
   state = "idle";
   restarting = false;
@@ -62,6 +62,7 @@ export class Socket extends EventTarget {
     document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
   }
 
+  /** Open a connection. After it was lost, the socket does that by itself. */
   connect() {
     clearTimeout(this.#timer);
     this.#enter("connecting");
@@ -75,7 +76,7 @@ export class Socket extends EventTarget {
   /**
    * Send a frame and wait for its reply.
    * @param {{type: string, id?: string, [field: string]: unknown}} frame without an id it gets one
-   * @returns {Promise<any>} rejected with a Refusal
+   * @returns {Promise<any>} the reply; rejects with a Refusal
    */
   request(frame) {
     const id = frame.id ?? newId();
@@ -139,18 +140,22 @@ export class Socket extends EventTarget {
     if (this.state === "waiting") this.#timer = setTimeout(() => this.connect(), this.#wait());
   }
 
-  /** Full jitter: a thousand pages that lost the same server come back spread over the whole time. */
+  /**
+   * Return how long to wait for the next attempt, in milliseconds. The jitter is full: a thousand pages that lost the
+   * same server come back spread over the whole time.
+   */
   #wait() {
     const pause = this.#pause;
     this.#pause = 0; // it counts from the close, once
     return pause + Math.random() * Math.max(pause, Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#attempts++));
   }
 
+  /** Try again at once if nothing speaks against it. */
   #hurry() {
     if (this.state === "waiting" && performance.now() >= this.#notBefore && navigator.onLine) this.connect();
   }
 
-  /** A socket can be dead without being closed; then nothing answers. */
+  /** Find out whether the socket is dead: it can be without being closed, and then nothing answers. */
   #ping() {
     const socket = this.#socket;
     if (!socket) return;
@@ -158,7 +163,10 @@ export class Socket extends EventTarget {
     this.request({ type: "ping" }).then(() => clearTimeout(patience));
   }
 
-  /** @param {WebSocket} socket it closes by itself when it can, which nobody waits for */
+  /**
+   * Give a socket up. It closes by itself when it can, which nobody waits for.
+   * @param {WebSocket} socket
+   */
   #abandon(socket) {
     socket.close();
     this.#closed(socket, 1006);
@@ -172,7 +180,7 @@ export class Socket extends EventTarget {
   }
 }
 
-/** Random, and of the form the server expects; `randomUUID` exists on secure origins only. */
+/** Return a random id of the form the server expects; `randomUUID` exists on secure origins only. */
 export function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

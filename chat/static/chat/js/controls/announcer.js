@@ -1,19 +1,23 @@
 /**
- * What a screen reader is told: short sentences in the status region, at most one in a while where they change often,
- * and each answer once, whole, at its end, in the log region. The thread itself is silent.
+ * Tells screen readers what happens: in the status region with short sentences, at most one in a while where they
+ * change often, and in the log region with each answer once, whole, at its end. The thread itself announces nothing.
  */
 
 import { progressText, reasonText } from "../language/words.js";
 import { isLive } from "../state/store.js";
 
-const EVERY = 7_000;
+const EVERY = 7_000; // milliseconds between two sentences about an answer that waits
 
-/** @param {string} sentence said now */
+/**
+ * Have a sentence said now.
+ * @param {string} sentence
+ */
 export function announce(sentence) {
   const region = document.getElementById("announced-status");
   if (region) region.textContent = sentence;
 }
 
+/** Follows the answers in the store, and announces how they get on and how they end. */
 export class Announcer {
   #log;
   #said = 0;
@@ -24,7 +28,7 @@ export class Announcer {
   /**
    * @param {HTMLElement} log
    * @param {import("../state/store.js").Store} store
-   * @param {(message: import("../state/store.js").Shown) => string} textOf the answer as it is shown
+   * @param {(message: import("../state/store.js").Shown) => string} textOf returns an answer as it is shown
    */
   constructor(log, store, textOf) {
     this.#log = log;

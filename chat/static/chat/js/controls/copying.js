@@ -1,4 +1,4 @@
-/** Buttons that copy text, and say so. */
+/** Makes buttons copy text, and announce that they did. */
 
 import { WORDS } from "../language/words.js";
 import { announce } from "./announcer.js";
@@ -6,6 +6,7 @@ import { announce } from "./announcer.js";
 const SHOWN = 1600;
 
 /**
+ * Have a button copy a text when it is clicked.
  * @param {HTMLButtonElement} button
  * @param {() => string} text
  */
@@ -30,7 +31,7 @@ async function copy(text) {
 }
 
 /**
- * The old way, for a page that came over plain HTTP.
+ * Copy a text in the old way, for a page that came over plain HTTP.
  * @param {string} text
  */
 function copyFromPage(text) {

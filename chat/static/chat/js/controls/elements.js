@@ -1,6 +1,7 @@
-/** Finds elements of the page and copies its templates. */
+/** Finds elements of the page, and copies its templates. */
 
 /**
+ * Return the first element that a selector matches. It has to be there.
  * @template {HTMLElement} T
  * @param {ParentNode} root
  * @param {string} selector
@@ -11,7 +12,7 @@ export function find(root, selector) {
 }
 
 /**
- * A copy of what a template of the page holds.
+ * Return a copy of what a template of the page holds.
  * @param {string} id
  * @returns {HTMLElement}
  */

@@ -1,32 +1,39 @@
-/** What keys mean. */
+/** Knows what keys mean: which Enter sends, which keys belong to a composition, what the page's shortcuts are. */
 
 /**
- * The Enter that sends: not one that makes a new line, nor one that ends a composition (Japanese, Chinese, Korean).
+ * Say whether a key sends what was written: Enter does, but not one that makes a new line, nor one that ends a
+ * composition (Japanese, Chinese, Korean).
  * @param {KeyboardEvent} event
  */
 export function isSending(event) {
   return event.key === "Enter" && !event.shiftKey && !isComposing(event);
 }
 
-/** @param {KeyboardEvent} event */
+/**
+ * Say whether a key belongs to a composition.
+ * @param {KeyboardEvent} event
+ */
 export function isComposing(event) {
   return event.isComposing || event.keyCode === 229; // Safari ends a composition before the keydown of this Enter
 }
 
-/** Is Command what Ctrl is elsewhere? There Ctrl edits text, as in Emacs. */
+/** Say whether Command is what Ctrl is elsewhere, as with Apple, where Ctrl edits text as in Emacs. */
 function isApple() {
   const { userAgentData, platform } = /** @type {Navigator & {userAgentData?: {platform: string}}} */ (navigator);
   return /mac|iphone|ipad|ios/i.test(userAgentData?.platform || platform);
 }
 
-/** @param {ParentNode} root where the keys of shortcuts are named: by what is on the visitor's keyboard */
+/**
+ * Name the keys of shortcuts by what is on the visitor's keyboard.
+ * @param {ParentNode} root where they are named
+ */
 export function nameKeys(root) {
   if (!isApple()) return;
   for (const key of root.querySelectorAll("[data-command]")) key.textContent = "⌘";
 }
 
 /**
- * Shortcuts that hold everywhere on the page, with Ctrl or, on a Mac, Command.
+ * Listen for shortcuts, which hold everywhere on the page, with Ctrl or, on a Mac, Command.
  * @param {Record<string, () => void>} does by key, `shift+` before those with Shift
  */
 export function shortcuts(does) {

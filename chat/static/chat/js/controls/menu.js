@@ -1,5 +1,6 @@
-/** A menu that opens at a button: arrows move in it, Escape and a click elsewhere close it (the browser sees to these). */
+/** Opens a menu at a button. Arrows move in it; Escape and a click elsewhere close it, which the browser sees to. */
 
+/** A menu. Each time it is opened, it is told at which button and what to do with the choice. */
 export class Menu {
   #element;
   /** @type {HTMLElement | null} */
@@ -25,9 +26,10 @@ export class Menu {
   }
 
   /**
+   * Open the menu.
    * @param {HTMLElement} button
    * @param {string[]} without what is not offered this time
-   * @param {(does: string) => void} chosen
+   * @param {(does: string) => void} chosen called with the `data-does` of the item that is chosen
    */
   open(button, without, chosen) {
     this.#button = button;

@@ -1,10 +1,11 @@
-/** Short messages, each with a way back for as long as there is one. */
+/** Shows short messages that go by themselves, each with a way back for as long as there is one. */
 
 import { copyOf, find } from "./elements.js";
 
 const SHORT = 4_000;
 const MOST = 3;
 
+/** The messages that are in view. */
 export class Toasts {
   #element;
 
@@ -14,6 +15,7 @@ export class Toasts {
   }
 
   /**
+   * Show a message; return what hides it, and what puts the focus on its way back.
    * @param {string} sentence
    * @param {number} milliseconds for which there is a way back
    * @param {(() => void) | null} undo null: there is none

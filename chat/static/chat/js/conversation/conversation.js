@@ -1,6 +1,6 @@
 /**
- * The open conversation: what the server has of it goes to the store, what its visitor changes goes to the server.
- * Asking for an answer is `turns.js`.
+ * Brings what the server has of the open conversation to the store, and what its visitor changes to the server.
+ * Questions are sent by `turns.js`.
  */
 
 import { changeConversation, deleteMessage, Failure, fetchConversation, rate } from "../connection/api.js";
@@ -10,8 +10,8 @@ import { keepDraft } from "../state/drafts.js";
 /** @typedef {import("../state/store.js").Shown} Shown */
 
 /**
- * Events: `opened` (another one, or a new one), `changed` (what is known of it), `gone` (it does not exist any more;
- * `detail`: to the visitor's surprise).
+ * The conversation that is open. Events: `opened` (another one, or a new one), `changed` (something that is known of
+ * it), `gone` (it does not exist any more; detail: whether that surprises the visitor).
  */
 export class Conversation extends EventTarget {
   /** Counts the conversations opened, so that a slow reply does not change a later one. */
@@ -34,7 +34,10 @@ export class Conversation extends EventTarget {
     this.#problem = problem;
   }
 
-  /** @param {string | null} id null: a new one */
+  /**
+   * Open a conversation, or begin a new one.
+   * @param {string | null} id null: a new one
+   */
   async open(id) {
     this.view++;
     this.#problem.clear();
@@ -45,7 +48,7 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Show it as the server has it, and go on with its answer where it is.
+   * Fetch a conversation and show it as the server has it; if it is being answered, follow the answer.
    * @param {string} id
    */
   async show(id) {
@@ -81,11 +84,11 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Have the rest of an answer sent: from the next delta on, or all of it if none is known.
+   * Ask the server for the rest of an answer: from the next delta on, or all of it if that is not known.
    * @param {Shown} message
    */
   watch(message) {
-    if (this.#socket.state !== "open") return; // every opened socket begins with it
+    if (this.#socket.state !== "open") return; // it is asked again when a socket opens
     const next = message.nextSeq === undefined ? {} : { next_seq: message.nextSeq };
     const conversation = this.#store.conversation;
     this.#socket
@@ -93,7 +96,7 @@ export class Conversation extends EventTarget {
       .catch(ignore);
   }
 
-  /** A delta is missing: have it whole. */
+  /** Ask for the whole answer that is being written, because a delta of it is missing. */
   repair() {
     const { live } = this.#store;
     if (!live) return;
@@ -101,17 +104,24 @@ export class Conversation extends EventTarget {
     this.watch(live);
   }
 
+  /** Stop the answer that is being written. */
   stop() {
     const generation = this.#store.live?.generation?.id;
     if (generation) this.#socket.request({ type: "generation.stop", generation }).catch(ignore);
   }
 
-  /** @param {string} version a message beside the one that is shown */
+  /**
+   * Show another version of a message.
+   * @param {string} version the id of a message beside the one that is shown
+   */
   turnTo(version) {
     return this.#change((id) => changeConversation(id, { shown: version }));
   }
 
-  /** @param {Shown} message */
+  /**
+   * Delete a message and what follows it.
+   * @param {Shown} message
+   */
   async remove(message) {
     this.#removing = true;
     try {
@@ -122,8 +132,9 @@ export class Conversation extends EventTarget {
   }
 
   /**
+   * Rate an answer. The rating is shown at once, and taken back if it does not reach the server.
    * @param {Shown} message
-   * @param {import("../connection/api.js").Feedback | null} feedback
+   * @param {import("../connection/api.js").Feedback | null} feedback null takes a rating back
    */
   async rate(message, feedback) {
     const before = message.feedback;
@@ -138,7 +149,7 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * How its answers are to be made from now on; of a new one, once it begins. Rejected with a Failure.
+   * Set how answers are made from now on; a new conversation takes it over when it begins. Rejects with a Failure.
    * @param {Record<string, unknown>} settings
    */
   async configure(settings) {
@@ -151,7 +162,7 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Have the server change something, and show what came of it.
+   * Have the server change something, and show the conversation as it is then.
    * @param {(id: string) => Promise<unknown>} change
    */
   async #change(change) {
@@ -169,7 +180,10 @@ export class Conversation extends EventTarget {
     if (mine === this.view) await this.show(id);
   }
 
-  /** @param {unknown} error what is shown already stays, and the next connection begins with another try */
+  /**
+   * Say that the conversation could not be fetched. What is shown already stays, and the next connection tries again.
+   * @param {unknown} error
+   */
   #missing(error) {
     if (error instanceof Failure && error.status === 404)
       this.dispatchEvent(new CustomEvent("gone", { detail: !this.#removing }));

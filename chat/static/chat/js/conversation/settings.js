@@ -1,4 +1,7 @@
-/** The panel with a conversation's settings: how its answers are made. What is left empty is as the operator has it. */
+/**
+ * Shows the panel with a conversation's settings, which say how its answers are made. What is left empty is as the
+ * operator has it.
+ */
 
 import { Failure } from "../connection/api.js";
 import { announce } from "../controls/announcer.js";
@@ -7,6 +10,7 @@ import { defaultText, outOfRangeText, refusalText, tooManyText, WORDS } from "..
 /** @typedef {Record<string, unknown>} Values */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement} Field */
 
+/** The panel, and the button that opens it. */
 export class Settings {
   #dialog;
   #form;
@@ -18,7 +22,7 @@ export class Settings {
   /**
    * @param {HTMLDialogElement} dialog
    * @param {HTMLElement} button opens it, and shows whether anything is set
-   * @param {(values: Values) => Promise<void>} save rejected with a Failure
+   * @param {(values: Values) => Promise<void>} save rejects with a Failure
    */
   constructor(dialog, button, save) {
     this.#dialog = dialog;
@@ -32,7 +36,10 @@ export class Settings {
     dialog.querySelector("#settings-reset")?.addEventListener("click", () => this.#fill({}));
   }
 
-  /** @param {Values} defaults what holds where nothing is set, as far as it is known: shown in the empty fields */
+  /**
+   * Show in the empty fields what holds where nothing is set.
+   * @param {Values} defaults as far as they are known
+   */
   set defaults(defaults) {
     for (const field of this.#fields) {
       const value = defaults[field.name];
@@ -88,7 +95,10 @@ export class Settings {
     announce(WORDS.saved);
   }
 
-  /** @param {Failure} failure the server names the field, if it is one */
+  /**
+   * Say why the server refused the values: at the field that it names, or else below the form.
+   * @param {Failure} failure
+   */
   #refused(failure) {
     const name = failure.message.match(/\$\.settings\.(\w+)/)?.[1];
     const field = this.#fields.find((each) => each.name === name);
@@ -100,7 +110,7 @@ export class Settings {
     field.focus();
   }
 
-  /** What was filled in. */
+  /** Return what was filled in. */
   #values() {
     /** @type {Values} */
     const values = {};
@@ -113,8 +123,9 @@ export class Settings {
   }
 
   /**
+   * Say at a field why its value is not accepted.
    * @param {Field} field
-   * @param {string} why it cannot be so; empty: it can
+   * @param {string} why empty: it is accepted
    */
   #mark(field, why) {
     const place = /** @type {HTMLElement} */ (field.closest(".field")?.querySelector(".problem"));
@@ -128,7 +139,10 @@ function stops(text) {
   return text.split("\n").filter((line) => line);
 }
 
-/** @param {Field} field */
+/**
+ * Return why the value of a field is not accepted, or nothing if it is.
+ * @param {Field} field
+ */
 function wrong(field) {
   if (field.name === "stop") {
     const [most, longest] = [Number(field.dataset.most), Number(field.dataset.longest)];

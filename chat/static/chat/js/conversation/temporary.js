@@ -1,6 +1,6 @@
-/** Whether a chat is temporary: chosen before it begins, where the site leaves that open, and shown from then on. */
+/** Shows whether a chat is temporary. The visitor chooses that before it begins, where the site leaves it open. */
 
-/** Events: `chosen` (detail: whether the new one is to be temporary). */
+/** The button and the mark of temporary chats. Events: `chosen` (detail: whether the new one is to be temporary). */
 export class Temporary extends EventTarget {
   #page;
   #button;

@@ -1,6 +1,6 @@
 /**
- * Asking for answers, one at a time. What is in the box stays in it until the server has accepted it, also over a reload:
- * it is sent again under its first id, which the server carries out once.
+ * Asks for answers, one at a time. A question stays in the composer's box until the server has accepted it, also over a
+ * reload: then it is sent again under its first id, and the server carries out each id once.
  */
 
 import { newId, Refusal } from "../connection/socket.js";
@@ -9,7 +9,7 @@ import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
 /** @typedef {import("../state/store.js").Shown} Shown */
 /** @typedef {import("../state/drafts.js").Frame} Frame */
 
-/** Events: `accepted`. */
+/** Sends what the visitor asks. Events: `accepted` (the server has accepted what was asked). */
 export class Turns extends EventTarget {
   #socket;
   #store;
@@ -38,7 +38,10 @@ export class Turns extends EventTarget {
     conversation.addEventListener("opened", () => this.#recall());
   }
 
-  /** @param {string} text */
+  /**
+   * Send a question, to the open conversation or as the first of a new one.
+   * @param {string} text
+   */
   send(text) {
     const { conversation, settings, temporary } = this.#store;
     const how = conversation === null ? { settings, temporary } : { conversation };
@@ -46,7 +49,7 @@ export class Turns extends EventTarget {
   }
 
   /**
-   * Ask otherwise, in the place of a message: a branch beside it.
+   * Send another text in the place of a question. It begins a branch beside that question.
    * @param {Shown} message
    * @param {string} text
    */
@@ -55,18 +58,27 @@ export class Turns extends EventTarget {
     return this.#ask(frame, (accepted) => this.#store.accept(accepted, text, message.id));
   }
 
-  /** @param {Shown} message */
+  /**
+   * Ask for another answer in the place of one.
+   * @param {Shown} message
+   */
   regenerate(message) {
     const frame = { type: "message.regenerate", message: message.id };
     return this.#ask(frame, (accepted) => this.#store.redo(accepted, message.id));
   }
 
-  /** @param {Shown} message */
+  /**
+   * Have an answer that was cut off go on.
+   * @param {Shown} message
+   */
   goOn(message) {
     return this.#ask({ type: "message.continue", message: message.id }, (accepted) => this.#store.goOn(accepted));
   }
 
-  /** @param {Frame} frame what is in the box; its id stays with the draft until there is a reply */
+  /**
+   * Send what is in the box. The frame with its id stays with the draft until there is a reply.
+   * @param {Frame} frame
+   */
   async #deliver(frame) {
     const from = this.#store.conversation;
     const mine = this.#conversation.view;
@@ -93,7 +105,10 @@ export class Turns extends EventTarget {
     if (frame) this.#deliverAgain(frame);
   }
 
-  /** @param {Frame} frame its answer may be complete by now */
+  /**
+   * Send a frame again that has had no reply, and show the conversation: its answer may be complete by now.
+   * @param {Frame} frame
+   */
   async #deliverAgain(frame) {
     const mine = this.#conversation.view;
     await this.#deliver(frame);
@@ -102,6 +117,7 @@ export class Turns extends EventTarget {
   }
 
   /**
+   * Send a frame that asks for an answer. Its reply goes to `accept`, unless another conversation was opened meanwhile.
    * @param {{type: string, [field: string]: unknown}} frame
    * @param {(accepted: import("../state/store.js").Accepted) => void} accept
    * @returns {Promise<boolean>} whether it was accepted

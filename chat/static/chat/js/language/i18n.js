@@ -1,6 +1,6 @@
 /**
- * Sentences in the page's language. The English sentence is the key; what has no translation stays English.
- * Knows no sentences itself: they are in words.js.
+ * Translates sentences into the page's language. The English sentence is the key; what has no translation stays
+ * English. This module knows no sentences itself: they are in `words.js`.
  */
 
 /** The language of the page, for dates and numbers. */
@@ -10,6 +10,7 @@ export const language = globalThis.document?.documentElement.lang || "en";
 const catalog = JSON.parse(globalThis.document?.getElementById("catalog")?.textContent || "{}");
 
 /**
+ * Translate a sentence.
  * @param {string} sentence may have {names}
  * @param {Record<string, string | number>} values what to put in their place
  */

@@ -1,4 +1,4 @@
-/** Every sentence that scripts put on the page: what states, reasons, codes and figures mean to a person. */
+/** Has every sentence that scripts put on the page: what states, reasons, codes and figures mean to a person. */
 
 import { language, t } from "./i18n.js";
 
@@ -30,7 +30,7 @@ const CODES = {
 
 const SHORT_TITLE = 24; // the words after it are in view on a phone too
 
-/** What is gone when one tries again. */
+/** The codes of refusals that do not last: the same may be accepted when one tries again. */
 const PASSING = ["overloaded", "rate_limited", "unavailable", "restarting"];
 
 /** @type {Record<string, string>} */
@@ -52,7 +52,10 @@ const brief = new Intl.NumberFormat(language, {
 const whole = new Intl.NumberFormat(language);
 const typed = new Intl.NumberFormat(language, { maximumFractionDigits: 3, useGrouping: false });
 
-/** @param {{code: string, message: string, retryAfter?: number}} refusal */
+/**
+ * Say why the server refused something, and when to try again if that helps.
+ * @param {{code: string, message: string, retryAfter?: number}} refusal
+ */
 export function refusalText(refusal) {
   const why = CODES[refusal.code] ?? refusal.message;
   if (!PASSING.includes(refusal.code)) return why;
@@ -62,7 +65,10 @@ export function refusalText(refusal) {
     : t("{why} Your text is kept; please try again in a moment.", { why });
 }
 
-/** @param {import("../state/store.js").Shown} message */
+/**
+ * Say where in the queue an answer waits; nothing if it does not wait.
+ * @param {import("../state/store.js").Shown} message
+ */
 export function waitingText({ generation, place }) {
   if (generation?.state !== "queued" || !place) return "";
   const { position, size, eta } = place;
@@ -71,19 +77,26 @@ export function waitingText({ generation, place }) {
     : t("Waiting: {position} of {size} in line, about {time}", { position, size, time: aboutText(eta) });
 }
 
-/** @param {number} seconds no more exact than a forecast is */
+/**
+ * Write a time no more exactly than a forecast is.
+ * @param {number} seconds
+ */
 function aboutText(seconds) {
   if (seconds > 55) return unit("minute").format(Math.round(seconds / 60));
   const step = seconds > 10 ? 5 : 1;
   return unit("second").format(Math.max(1, Math.ceil(seconds / step) * step));
 }
 
-/** @param {string} name written out, in the singular or plural that a number asks for */
+/**
+ * Return a format that writes a unit out, in the singular or plural that a number asks for.
+ * @param {string} name
+ */
 function unit(name) {
   return new Intl.NumberFormat(language, { style: "unit", unit: name, unitDisplay: "long" });
 }
 
 /**
+ * Say why an answer ended as it did; nothing if that needs no words.
  * @param {import("../connection/api.js").Generation | null} generation
  * @param {string} text
  */
@@ -96,7 +109,7 @@ export function reasonText(generation, text) {
 }
 
 /**
- * What an answer took: tokens, speed, time to the first text, what the cache gave, which model.
+ * Say what an answer took: tokens, speed, time to the first text, what the cache gave, which model.
  * @param {import("../connection/api.js").Generation} generation
  */
 export function figuresText({ usage, timings, model }) {
@@ -112,6 +125,7 @@ export function figuresText({ usage, timings, model }) {
 }
 
 /**
+ * Say what keeps the page from being answered; nothing if all is well.
  * @param {string} connection
  * @param {{state?: string, progress?: number, message?: string}} model
  * @param {boolean} restarting
@@ -138,7 +152,7 @@ export function statusText(connection, model, restarting) {
 }
 
 /**
- * What a screen reader is told of an answer that is under way.
+ * Say what a screen reader is told of an answer that is under way.
  * @param {import("../state/store.js").Shown} message
  */
 export function progressText(message) {

@@ -1,10 +1,14 @@
-/** The sidebar: it folds on wide pages, which is remembered, and is a drawer on phones, which closes by itself. */
+/**
+ * Opens and closes the sidebar: it folds on wide pages, which is remembered, and is a drawer on phones, which closes by
+ * itself.
+ */
 
 import { isComposing } from "../controls/keys.js";
 import { prefer } from "../state/preferences.js";
 
 const narrow = matchMedia("(max-width: 720px)");
 
+/** The sidebar as something that opens and closes, with the button that does it. */
 export class Drawer {
   #sidebar;
   #button;
@@ -28,7 +32,7 @@ export class Drawer {
     this.#tell();
   }
 
-  /** Open, and in front of the thread. */
+  /** Whether the sidebar is open and in front of the thread. */
   get #isOver() {
     return narrow.matches && this.isOpen;
   }
@@ -39,7 +43,7 @@ export class Drawer {
       : document.documentElement.dataset.sidebar !== "folded";
   }
 
-  /** @param {boolean} [open] */
+  /** @param {boolean} [open] the other state than now, unless it is said */
   toggle(open = !this.isOpen) {
     if (narrow.matches) document.body.classList.toggle("open", open);
     else prefer("sidebar", open ? null : "folded");
@@ -47,7 +51,7 @@ export class Drawer {
     if (narrow.matches && open) this.#sidebar.querySelector("a")?.focus();
   }
 
-  /** On a phone, after a choice was made in it. */
+  /** Close it on a phone, after a choice was made in it; a wide page stays as it is. */
   close() {
     if (!this.#isOver) return;
     this.toggle(false);

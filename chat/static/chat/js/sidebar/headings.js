@@ -1,4 +1,4 @@
-/** Under which heading of the list a conversation stands. */
+/** Says under which heading of the list a conversation stands. */
 
 import { language } from "../language/i18n.js";
 import { WORDS } from "../language/words.js";
@@ -7,6 +7,7 @@ const month = new Intl.DateTimeFormat(language, { month: "long" });
 const monthOfYear = new Intl.DateTimeFormat(language, { month: "long", year: "numeric" });
 
 /**
+ * Return the heading of a conversation, by the day of its last change.
  * @param {{updated: string, pinned?: boolean}} conversation
  * @param {Date} now
  */

@@ -1,4 +1,7 @@
-/** Conversations as lines under headings. What is in its place already is not touched, however many there are. */
+/**
+ * Draws conversations as lines under headings. A line that is in its place already is not touched, however many there
+ * are.
+ */
 
 import { copyOf, find } from "../controls/elements.js";
 import { menuText } from "../language/words.js";
@@ -6,6 +9,7 @@ import { heading } from "./headings.js";
 
 /** @typedef {import("../connection/api.js").Conversation} Conversation */
 
+/** The lines of the list. `list.js` says which conversations there are, and in which order. */
 export class Lines {
   #element;
   /** @type {Map<string, HTMLElement>} by conversation */
@@ -121,7 +125,7 @@ export class Lines {
 }
 
 /**
- * Have these in an element, in this order; focus stays where it is, unless its element has to move.
+ * Put elements into their parent, in this order. One that has the focus keeps it, also if it has to be moved.
  * @param {HTMLElement} parent
  * @param {HTMLElement[]} children what else is in it has gone already
  */

@@ -1,4 +1,4 @@
-/** The visitor's conversations in the sidebar: found by their words, more of them as one scrolls, changed in place. */
+/** Lists the visitor's conversations: finds them by their words, fetches more as one scrolls, changes them in place. */
 
 import { changeConversation, deleteConversation, fetchConversations, restoreConversation } from "../connection/api.js";
 import { find } from "../controls/elements.js";
@@ -11,7 +11,10 @@ import { rename } from "./rename.js";
 const UNDO = 60_000;
 const TYPING = 200;
 
-/** Events: `open` (detail: a conversation's id), `removed` (likewise), `failed`. */
+/**
+ * The list in the sidebar. Events: `open` (detail: the id of a conversation to open), `removed` (detail: the id of one
+ * that was deleted), `failed` (what the visitor wanted could not be done).
+ */
 export class List extends EventTarget {
   #element;
   #lines;
@@ -54,11 +57,12 @@ export class List extends EventTarget {
     });
   }
 
-  /** @param {string | null} id */
+  /** @param {string | null} id the conversation that is open */
   set current(id) {
     this.#lines.current = id;
   }
 
+  /** Put the focus into the search field. */
   search() {
     this.#search.focus();
     this.#search.select();
@@ -74,7 +78,10 @@ export class List extends EventTarget {
     this.#take(page.conversations);
   }
 
-  /** @param {{conversations: Conversation[], next: string | null}} page the first; what it lacks, and should have, is gone */
+  /**
+   * Forget the conversations that the first page would have if they still existed. They are taken over from it again.
+   * @param {{conversations: Conversation[], next: string | null}} page
+   */
   #forget({ conversations, next }) {
     const last = conversations.at(-1)?.updated ?? "";
     const further = next !== null && this.#items.size > conversations.length;
@@ -159,7 +166,7 @@ export class List extends EventTarget {
   }
 
   /**
-   * Shown at once; taken back if the server says no.
+   * Change a conversation. The change is shown at once, and taken back if the server refuses it.
    * @param {string} id
    * @param {{title?: string, pinned?: boolean}} changes
    */
@@ -176,7 +183,7 @@ export class List extends EventTarget {
   }
 
   /**
-   * Out of sight at once; back if the server says no, or if its visitor does within the time.
+   * Delete a conversation. It vanishes at once, and comes back if the server refuses or the visitor undoes it in time.
    * @param {Conversation} item
    */
   #remove(item) {
@@ -190,7 +197,7 @@ export class List extends EventTarget {
       UNDO,
       item.temporary ? null : () => this.#restore(item, deleted),
     );
-    if (document.activeElement === document.body) toast.focus(); // its line had it
+    if (document.activeElement === document.body) toast.focus(); // the line that is gone had the focus
     deleted.catch(() => {
       toast.hide();
       this.#back(item);
@@ -222,7 +229,7 @@ export class List extends EventTarget {
 }
 
 /**
- * Pinned first, then latest first.
+ * Compare two conversations: pinned ones come first, then the latest.
  * @param {Conversation} a
  * @param {Conversation} b
  */

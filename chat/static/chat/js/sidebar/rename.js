@@ -1,4 +1,4 @@
-/** A box in the place of a title, to write another: Enter and leaving it keep what was written, Escape does not. */
+/** Puts a box in the place of a title, for another one. Enter and leaving it keep what was written, Escape does not. */
 
 import { find } from "../controls/elements.js";
 import { isComposing } from "../controls/keys.js";
@@ -7,9 +7,10 @@ import { WORDS } from "../language/words.js";
 const LONGEST = 60;
 
 /**
+ * Let the visitor write another title.
  * @param {HTMLElement} line of the list
  * @param {string} title
- * @param {(title: string) => void} keep
+ * @param {(title: string) => void} keep called with the new title, if there is one
  */
 export function rename(line, title, keep) {
   const [link, box] = [find(line, "a"), document.createElement("input")];

@@ -1,7 +1,7 @@
 /**
- * What was begun and not accepted yet, kept for each conversation over a reload: the text in the box, and of a new
- * conversation what it is to be; and for each answer a comment on it. With the frame it was sent as, if it was: sent again under the same id, it is carried
- * out once.
+ * Keeps what was begun and not accepted yet over a reload: for each conversation the text in the box, for a new one
+ * also what it is to be, and for each answer a comment on it. A text that was sent is kept with the frame it was sent
+ * as: sent again under the same id, it is carried out once.
  */
 
 /** @typedef {{type: string, id: string, text: string, [field: string]: unknown}} Frame */
@@ -10,6 +10,7 @@
 const PREFIX = "draft:";
 
 /**
+ * Return the draft of a conversation or, by the id of an answer, of a comment on it.
  * @param {string | null} conversation null: a new one
  * @returns {Draft}
  */
@@ -22,6 +23,7 @@ export function draftOf(conversation) {
 }
 
 /**
+ * Change a draft. One in which nothing is left is dropped.
  * @param {string | null} conversation
  * @param {Partial<Draft>} changes a text that is not of the frame leaves the frame behind
  */

@@ -1,7 +1,10 @@
-/** What a browser keeps of how the page looks: cookies, because the server writes them into the page, so that nothing flashes. */
+/**
+ * Has the browser keep how the page looks: in cookies, because the server writes them into the page, so that nothing
+ * flashes.
+ */
 
 /**
- * Set it for the page (an attribute of its root) and for the ones to come.
+ * Set a preference for the page (an attribute of its root) and for the ones to come.
  * @param {"theme" | "sidebar"} name
  * @param {string | null} value null: the default
  */
@@ -13,7 +16,10 @@ export function prefer(name, value) {
   document.cookie = `${name}=${value ?? ""}; path=/; ${lifetime}; samesite=lax`;
 }
 
-/** @param {HTMLElement} group radio buttons: system, light, dark */
+/**
+ * Have radio buttons switch the theme.
+ * @param {HTMLElement} group its buttons: system, light, dark
+ */
 export function themeSwitch(group) {
   for (const input of group.querySelectorAll("input")) {
     input.checked = input.value === (document.documentElement.dataset.theme ?? "system");

@@ -1,6 +1,6 @@
 /**
- * What the page knows: the open conversation with its messages, and the answer that is being written.
- * It is told by frames and by HTTP and tells its listeners; it sends nothing and knows no DOM.
+ * Holds what the page knows: the open conversation with its messages, and the answer that is being written.
+ * The store is told by frames and by HTTP and tells its listeners; it sends nothing and knows no DOM.
  *
  * Events: `thread` (which messages there are changed), `asked` (the visitor added to them), `text` (detail: message; it
  * has grown), `answer` (detail: message; its state, place or text changed as a whole).
@@ -14,16 +14,23 @@
 
 const LIVE = ["queued", "running"];
 
-/** @param {Shown} message */
+/**
+ * Say whether a message is an answer that waits or is being written.
+ * @param {Shown} message
+ */
 export function isLive(message) {
   return !!message.generation && LIVE.includes(message.generation.state);
 }
 
-/** @param {Shown} message */
+/**
+ * Say whether a message is an answer that has a beginning and no end, so that it can go on.
+ * @param {Shown} message
+ */
 export function isCutOff(message) {
   return message.text !== "" && !!message.generation && message.generation.state !== "stop" && !isLive(message);
 }
 
+/** What is known of the open conversation. There is one store on the page. */
 export class Store extends EventTarget {
   /** @type {string | null} */
   conversation = null;
@@ -31,10 +38,10 @@ export class Store extends EventTarget {
   /** How answers are made, or are to be made once a new conversation begins.
    * @type {Record<string, unknown>} */
   settings = {};
-  /** In the session alone, or to be; undefined: as the site does it.
+  /** Whether the conversation is in the session alone, or is to be; undefined: as the site does it.
    * @type {boolean | undefined} */
   temporary = undefined;
-  /** It is known which conversation this is, but not yet what is in it. */
+  /** Whether it is known which conversation this is, but not yet what is in it. */
   loading = false;
   /** @type {Shown[]} */
   messages = [];
@@ -46,7 +53,10 @@ export class Store extends EventTarget {
     return this.messages.find(isLive) ?? null;
   }
 
-  /** @param {string | null} id of a conversation that is to be loaded, null: a new one */
+  /**
+   * Begin with another conversation, of which nothing is known yet.
+   * @param {string | null} id of a conversation that is to be loaded, null: a new one
+   */
   open(id) {
     this.conversation = id;
     this.loading = id !== null;
@@ -59,7 +69,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * What a new conversation is to be.
+   * Set what a new conversation is to be.
    * @param {Record<string, unknown>} settings
    * @param {boolean | undefined} temporary
    */
@@ -69,8 +79,8 @@ export class Store extends EventTarget {
   }
 
   /**
-   * Take over the end of a conversation as the server has it. What is shown of a running answer stays, with the number of
-   * the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these.
+   * Take over the end of a conversation as the server has it. What is shown of a running answer stays, with the number
+   * of the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these.
    * @param {import("../connection/api.js").Branch} branch
    */
   load({ conversation, messages, earlier = null, settings = {} }) {
@@ -93,6 +103,7 @@ export class Store extends EventTarget {
   }
 
   /**
+   * Add earlier messages.
    * @param {import("../connection/api.js").Message[]} messages what comes before all that is known
    * @param {string | null} earlier
    */
@@ -103,7 +114,8 @@ export class Store extends EventTarget {
   }
 
   /**
-   * A message was accepted; it stands after all others, or in the place of `instead` and what follows that.
+   * Add a message that the server has accepted, with an empty answer: after all others, or in the place of `instead`
+   * and what follows that.
    * @param {Accepted} accepted
    * @param {string} text
    * @param {string | null} [instead]
@@ -123,7 +135,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * A further answer stands in the place of the one it was asked for, and of what follows that.
+   * Put a further answer in the place of the one it was asked for, and of what follows that.
    * @param {Accepted} accepted
    * @param {string} instead
    */
@@ -134,7 +146,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * An answer goes on; a snapshot with its text follows.
+   * Mark an answer as going on; a snapshot with its text follows.
    * @param {Accepted} accepted
    */
   goOn(accepted) {
@@ -156,7 +168,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * Apply a frame about a generation. False if a delta is missing, so that a snapshot is needed.
+   * Apply a frame about a generation. Return false if a delta is missing, so that a snapshot is needed.
    * @param {any} frame
    */
   apply(frame) {
@@ -206,7 +218,7 @@ export class Store extends EventTarget {
   }
 
   /**
-   * Leave a message and what follows it out.
+   * Leave a message and what follows it out. Return that message.
    * @param {string | null} id
    */
   #cut(id) {

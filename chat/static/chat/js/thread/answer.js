@@ -1,4 +1,4 @@
-/** An answer: its text as it grows, its place while it waits, how it ended, and what can be done with it. */
+/** Shows an answer: its text as it grows, its place while it waits, how it ended, and what can be done with it. */
 
 import { copier } from "../controls/copying.js";
 import { find } from "../controls/elements.js";
@@ -12,6 +12,7 @@ import { portion } from "./pace.js";
 
 /** @typedef {import("../state/store.js").Shown} Shown */
 
+/** An answer in the thread. The thread makes one for each message of the model. */
 export class Answer extends MessageView {
   #waiting;
   #note;
@@ -54,9 +55,9 @@ export class Answer extends MessageView {
   }
 
   /**
-   * Draw text that came since: all of it, or a share.
+   * Draw text that has come since the drawing before: a share of it, or all if no time is given.
    * @param {number} [elapsed] milliseconds since the drawing before
-   * @returns {boolean} whether some is left
+   * @returns {boolean} whether some is left to draw
    */
   grow(elapsed) {
     if (!this.#markdown || this.#ended) return false;
@@ -68,7 +69,7 @@ export class Answer extends MessageView {
     return drawn.length < rest.length;
   }
 
-  /** The visitor goes on: nobody waits for a comment that was not begun. */
+  /** Close the box for a comment if none was begun. Called when the visitor asks something else. */
   leave() {
     if (this.#comment?.isEmpty) this.#closeComment();
   }
@@ -83,7 +84,8 @@ export class Answer extends MessageView {
   }
 
   /**
-   * From the beginning only if what is drawn is not how it begins, or has ended: Markdown that has ended takes no more.
+   * Draw the text from where the drawing before ended. It is drawn from the beginning only if it does not begin with
+   * what is drawn, or goes on after its end: Markdown that has ended takes no more.
    * @param {string} text
    * @param {boolean} live
    */
@@ -121,7 +123,10 @@ export class Answer extends MessageView {
     this.#recallComment();
   }
 
-  /** @param {1 | -1} value the same again takes it back, and what was being written on it */
+  /**
+   * Rate the answer. The same rating again takes it back, and drops a comment that is being written.
+   * @param {1 | -1} value
+   */
   #rate(value) {
     const taken = this.message.feedback?.value === value;
     if (taken) this.#closeComment();
@@ -131,7 +136,7 @@ export class Answer extends MessageView {
     this.#comment?.focus();
   }
 
-  /** What an earlier page left unsent comes again, and what did not reach the server. */
+  /** Show a comment again that an earlier page left unsent, or that did not reach the server. */
   #recallComment() {
     const { id, feedback } = this.message;
     if (feedback && !this.#comment && unsentComment(id)) this.#askWhy();

@@ -1,4 +1,4 @@
-/** Blocks of code: their frame with a language and a copy button, and their colours once they are complete. */
+/** Makes blocks of code: a frame with the language and a copy button, and colours once the block is complete. */
 
 import { copier } from "../controls/copying.js";
 
@@ -10,7 +10,7 @@ let hljs = null;
 /** @type {Promise<void> | null} */
 let fetching = null;
 
-/** Have the highlighter, fetched with the first block of code. Where it cannot be had, code stays plain. */
+/** Fetch the highlighter with the first block of code. Where it cannot be fetched, code stays plain. */
 function fetchHighlighter() {
   fetching ??= import("../../../vendor/highlight/es/highlight.min.js").then(
     (module) => {
@@ -23,7 +23,10 @@ function fetchHighlighter() {
   return fetching;
 }
 
-/** @returns {{root: HTMLElement, code: HTMLElement}} an empty block, and the element its text goes into */
+/**
+ * Make an empty block.
+ * @returns {{root: HTMLElement, code: HTMLElement}} the block, and the element its text goes into
+ */
 export function codeBlock() {
   const template = /** @type {HTMLTemplateElement} */ (document.getElementById("code-template"));
   const root = /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
@@ -34,7 +37,7 @@ export function codeBlock() {
 }
 
 /**
- * Name its language; the first word of what stands behind the fence.
+ * Name the language of a block: the first word of what stands behind the fence.
  * @param {HTMLElement} code
  * @param {string} language
  */
@@ -54,7 +57,10 @@ export function colour(code) {
   else fetchHighlighter().then(() => hljs && draw(code));
 }
 
-/** @param {HTMLElement} code what is too long, or of no known language, stays as it is */
+/**
+ * Colour a block, unless it is too long or its language is not known.
+ * @param {HTMLElement} code
+ */
 function draw(code) {
   const text = code.textContent ?? "";
   const language = code.dataset.language;
@@ -68,7 +74,7 @@ function draw(code) {
 const CHARACTERS = { amp: "&", lt: "<", gt: ">", quot: '"', "#x27": "'" };
 
 /**
- * The highlighter's markup as elements: spans with its classes and text, whatever else it might say.
+ * Turn the highlighter's markup into elements: spans with its classes and text only, whatever else it might say.
  * @param {string} markup
  */
 function spans(markup) {

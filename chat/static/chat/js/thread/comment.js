@@ -1,6 +1,6 @@
 /**
- * The box under an answer in which a visitor says why it was good or bad. What is written stays, over a reload too, until
- * it is sent or given up; an empty box goes with the next question.
+ * Shows the box under an answer in which a visitor says why it was good or bad. What is written in it stays, over a
+ * reload too, until it is sent or given up. An empty box is closed with the next question (`answer.js`).
  */
 
 import { copyOf, find } from "../controls/elements.js";
@@ -8,13 +8,14 @@ import { isComposing } from "../controls/keys.js";
 import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
 
 /**
- * What was written on an answer and not sent.
+ * Return what was written on an answer and not sent.
  * @param {string} answer
  */
 export function unsentComment(answer) {
   return draftOf(answer).text;
 }
 
+/** The box for one comment. It is on the page from when it is made until `remove` is called. */
 export class Comment {
   #form = copyOf("comment-template");
   #box = /** @type {HTMLInputElement} */ (find(this.#form, "input"));
@@ -23,7 +24,7 @@ export class Comment {
    * @param {HTMLElement} root of the answer
    * @param {string} answer
    * @param {(comment: string) => void} send
-   * @param {() => void} closed by its visitor; what had the focus is gone
+   * @param {() => void} closed called when the visitor has sent it or given it up, and what had the focus is gone
    */
   constructor(root, answer, send, closed) {
     this.#box.value = unsentComment(answer);

@@ -1,7 +1,11 @@
-/** Keeps the end of the thread in view for who is looking at it; who has scrolled up is left alone, and offered the way back. */
+/**
+ * Keeps the end of the thread in view for a visitor who is looking at it. One who has scrolled up is left alone, and
+ * offered the way back.
+ */
 
 const NEAR_END = 48;
 
+/** Follows the end of the thread, from the beginning and whenever the visitor is there. */
 export class Follow {
   #scroller;
   #button;
@@ -20,13 +24,13 @@ export class Follow {
     new ResizeObserver(() => this.keep()).observe(scroller);
   }
 
-  /** The content has grown. */
+  /** Stay at the end, or offer the way there. Called when the content may have grown. */
   keep() {
     if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight;
     else this.#button.hidden = this.#atEnd;
   }
 
-  /** Go there, and stay. */
+  /** Go to the end and stay there. */
   toEnd() {
     this.#following = true;
     this.#button.hidden = true;
@@ -34,7 +38,7 @@ export class Follow {
   }
 
   /**
-   * Put something above what is being read, which stays where it is.
+   * Make a change above what is being read, which stays where it is in the window.
    * @param {() => void} change
    */
   above(change) {

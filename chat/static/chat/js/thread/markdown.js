@@ -1,5 +1,5 @@
 /**
- * Markdown as it streams: text is only ever appended, finished blocks are never touched again.
+ * Draws Markdown as it streams: text is only ever appended, and finished blocks are never touched again.
  *
  * What a model writes is not trusted: no HTML passes, links lead to http, https and mailto addresses only, and nothing
  * is fetched from anywhere; an image becomes a link to it.
@@ -25,6 +25,7 @@ import { codeBlock, colour, nameLanguage } from "./code.js";
 
 const SCHEMES = ["http:", "https:", "mailto:"];
 
+/** A text in Markdown that is drawn into an element, which it empties first. */
 export class Markdown {
   #parser;
   #element;
@@ -49,6 +50,7 @@ export class Markdown {
 }
 
 /**
+ * Change a renderer so that it keeps the rules above, and draws code, tables and boxes to tick as this page does.
  * @typedef {{nodes: HTMLElement[], index: number}} Data the open elements, and which is the innermost
  * @param {any} renderer
  */
@@ -88,6 +90,7 @@ function safe({ add_token, end_token, set_attr, ...rest }) {
 }
 
 /**
+ * Add an element to the innermost open one, and open it.
  * @param {Data} data
  * @param {HTMLElement} root
  * @param {HTMLElement} inner where the text goes
@@ -108,7 +111,10 @@ function setLink(link, address) {
   link.target = "_blank";
 }
 
-/** @param {string} address absolute, or it leads nowhere: a model knows no pages of this site */
+/**
+ * Say whether a link may lead to an address. It has to be absolute: a model knows no pages of this site.
+ * @param {string} address
+ */
 function isSafe(address) {
   try {
     return SCHEMES.includes(new URL(address).protocol);

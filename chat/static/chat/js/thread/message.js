@@ -1,11 +1,11 @@
-/** What the two kinds of messages on the page share: their frame, and the arrows between versions. */
+/** Shows what questions and answers have in common: their frame, and the arrows between versions. */
 
 import { copyOf, find } from "../controls/elements.js";
 import { versionText } from "../language/words.js";
 
 /** @typedef {import("../state/store.js").Shown} Shown */
 
-/** One message. What its visitor wants of it goes to `act`. */
+/** A message on the page, made from a template. What the visitor wants of it goes to `act`. */
 export class MessageView {
   /**
    * @param {string} template
@@ -23,7 +23,10 @@ export class MessageView {
     this.root.addEventListener("click", (event) => this.#clicked(event));
   }
 
-  /** @param {Shown} message what it is now */
+  /**
+   * Draw the message as it is now.
+   * @param {Shown} message
+   */
   draw(message) {
     this.message = message;
     const versions = message.siblings ?? [];
@@ -35,6 +38,7 @@ export class MessageView {
   }
 
   /**
+   * Do what a button says in its `data-does`.
    * @param {string} does
    * @param {unknown} [detail]
    */

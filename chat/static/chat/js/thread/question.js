@@ -1,10 +1,11 @@
-/** A message of the visitor, and the box to write it anew. */
+/** Shows a message of the visitor, and a box to write it anew. */
 
 import { copier } from "../controls/copying.js";
 import { copyOf, find } from "../controls/elements.js";
 import { isComposing, isSending } from "../controls/keys.js";
 import { MessageView } from "./message.js";
 
+/** A question in the thread. The thread makes one for each message of the visitor. */
 export class Question extends MessageView {
   /** @type {HTMLElement | null} there only while it is written anew: browsers look through all forms of a page */
   #form = null;
@@ -34,6 +35,7 @@ export class Question extends MessageView {
     else super.does(does, detail);
   }
 
+  /** Show the box with the text in it. */
   edit() {
     if (this.#form) return;
     const form = copyOf("edit-template");
@@ -49,6 +51,7 @@ export class Question extends MessageView {
     box.focus();
   }
 
+  /** Close the box; the text stays as it was. */
   #keep() {
     this.#form?.remove();
     this.#form = null;

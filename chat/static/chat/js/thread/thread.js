@@ -1,4 +1,4 @@
-/** The messages of the open conversation on the page; text that streams is drawn at most every fourth frame. */
+/** Shows the messages of the open conversation. Text that streams is drawn at most every fourth frame. */
 
 import { copyOf } from "../controls/elements.js";
 import { Answer } from "./answer.js";
@@ -9,7 +9,10 @@ import { Question } from "./question.js";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const PAUSE = 55; // milliseconds between two drawings, at least: a frame costs the same however little is new in it
 
-/** Events: `act` (detail: {does, message, detail}), `earlier` (the first message known is coming into view). */
+/**
+ * The messages on the page. Events: `act` (the visitor wants something of a message; detail: {does, message, detail}),
+ * `earlier` (the first message known is coming into view).
+ */
 export class Thread extends EventTarget {
   #element;
   #greeting;
@@ -19,7 +22,7 @@ export class Thread extends EventTarget {
   /** @type {Set<Answer>} */
   #growing = new Set();
   #scheduled = false;
-  #drawn = 0; // when
+  #drawn = 0; // when text was drawn last
   #top;
   #skeleton = copyOf("skeleton-template");
 
@@ -50,21 +53,21 @@ export class Thread extends EventTarget {
   }
 
   /**
-   * The text of an answer without its Markdown, as it is on the page.
+   * Return the text of an answer without its Markdown, as it is on the page.
    * @param {Shown} message
    */
   textOf(message) {
     return this.#views.get(message.id)?.text.innerText ?? "";
   }
 
-  /** Write the last message of the visitor anew. */
+  /** Let the visitor write their last message anew. */
   editLast() {
     const last = this.store.messages.findLast(({ role }) => role === "user");
     const view = last && this.#views.get(last.id);
     if (view instanceof Question) view.edit();
   }
 
-  /** Have on the page what is in the store; views that are there already stay the same elements. */
+  /** Bring the page in line with the store. Messages that are on the page already keep their elements. */
   #sync() {
     const { messages } = this.store;
     const wanted = new Set(messages.map(({ id }) => id));
