@@ -116,7 +116,7 @@ def test_templates_say_nothing_that_is_not_translated() -> None:
 
 
 def test_scripts_say_nothing_that_is_not_translated() -> None:
-    said = {path.name: sentences_of(path.read_text()) for path in catalogs.APP.glob("static/chat/js/*.js")}
+    said = {path: sentences_of(path.read_text()) for path in catalogs.APP.glob("static/chat/js/**/*.js")}
     assert len(said) > 10
     assert {name: found for name, found in said.items() if found} == {}
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { portion } from "../../chat/static/chat/js/pace.js";
+import { portion } from "../../chat/static/chat/js/thread/pace.js";
 
 const FRAME = 50; // every third of 60 a second
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
-import { Refusal, Socket } from "../../chat/static/chat/js/socket.js";
+import { Refusal, Socket } from "../../chat/static/chat/js/connection/socket.js";
 
 /** @type {FakeWebSocket[]} */
 let sockets = [];

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isCutOff, isLive, Store } from "../../chat/static/chat/js/store.js";
+import { isCutOff, isLive, Store } from "../../chat/static/chat/js/state/store.js";
 
 const ACCEPTED = { conversation: "c", message: "q", answer: "a", generation: "g" };
 

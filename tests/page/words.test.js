@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { heading } from "../../chat/static/chat/js/days.js";
-import { draftOf, dropDraft, keepDraft } from "../../chat/static/chat/js/drafts.js";
-import { t } from "../../chat/static/chat/js/i18n.js";
-import { figuresText, reasonText, refusalText, waitingText } from "../../chat/static/chat/js/words.js";
+import { t } from "../../chat/static/chat/js/language/i18n.js";
+import { figuresText, reasonText, refusalText, waitingText } from "../../chat/static/chat/js/language/words.js";
+import { heading } from "../../chat/static/chat/js/sidebar/headings.js";
+import { draftOf, dropDraft, keepDraft } from "../../chat/static/chat/js/state/drafts.js";
 
 test("values take the places of their names", () => {
   assert.equal(t("{a} of {b}, {c}", { a: 1, b: "{a}" }), "1 of {a}, {c}");

@@ -24,7 +24,7 @@ from chat.wire.codec import encode, parse
 from chat.wire.frames import GenerationQueued, MessageSend
 from llm.errors import REQUEST_ERRORS
 
-WORDS = Path(chat.__file__).parent / "static/chat/js/words.js"
+WORDS = Path(chat.__file__).parent / "static/chat/js/language/words.js"
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,24 @@
-/** Puts the page together: who tells whom. */
+/** Puts the page together: makes its parts, and passes on to the others what one of them reports. */
 
-import { Announcer } from "./announcer.js";
-import { Asking } from "./asking.js";
-import { Composer } from "./composer.js";
-import { Conversation } from "./conversation.js";
-import { draftOf, keepDraft } from "./drafts.js";
-import { Drawer } from "./drawer.js";
-import { Follow } from "./follow.js";
-import { isComposing, nameKeys, shortcuts } from "./keys.js";
-import { List } from "./list.js";
-import { Menu } from "./menu.js";
-import { themeSwitch } from "./preferences.js";
-import { Problem } from "./problem.js";
-import { Settings } from "./settings.js";
-import { Refusal, Socket } from "./socket.js";
-import { Store } from "./store.js";
-import { Temporary } from "./temporary.js";
-import { Thread } from "./thread.js";
-import { Toasts } from "./toast.js";
-import { statusText, WORDS } from "./words.js";
+import { Composer } from "./composer/composer.js";
+import { Problem } from "./composer/problem.js";
+import { Refusal, Socket } from "./connection/socket.js";
+import { Announcer } from "./controls/announcer.js";
+import { isComposing, nameKeys, shortcuts } from "./controls/keys.js";
+import { Menu } from "./controls/menu.js";
+import { Toasts } from "./controls/toast.js";
+import { Conversation } from "./conversation/conversation.js";
+import { Settings } from "./conversation/settings.js";
+import { Temporary } from "./conversation/temporary.js";
+import { Turns } from "./conversation/turns.js";
+import { statusText, WORDS } from "./language/words.js";
+import { Drawer } from "./sidebar/drawer.js";
+import { List } from "./sidebar/list.js";
+import { draftOf, keepDraft } from "./state/drafts.js";
+import { themeSwitch } from "./state/preferences.js";
+import { Store } from "./state/store.js";
+import { Follow } from "./thread/follow.js";
+import { Thread } from "./thread/thread.js";
 
 /** @param {string} id */
 const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -36,7 +36,7 @@ const thread = new Thread(
 const problem = new Problem(element("problem"));
 const composer = new Composer(/** @type {HTMLFormElement} */ (element("composer")));
 const conversation = new Conversation(socket, store, problem);
-const asking = new Asking(socket, store, composer, conversation, problem);
+const turns = new Turns(socket, store, composer, conversation, problem);
 const list = new List(element("sidebar"), new Menu(element("conversation-menu")), new Toasts(element("toasts")));
 const drawer = new Drawer(element("sidebar"), element("menu"), element("scrim"));
 const settings = new Settings(dialog("settings"), element("settings-button"), configure);
@@ -44,7 +44,7 @@ const temporary = new Temporary(element("main"), element("temporary"));
 /** @type {{state?: string, progress?: number, message?: string}} */
 let model = {};
 
-/** Which conversation the address leads to; null: a new one. */
+/** Return the conversation that the address leads to, or null for a new one. */
 function addressed() {
   return location.pathname.match(/^\/c\/([0-9a-f-]{36})\/$/)?.[1] ?? null;
 }
@@ -61,7 +61,7 @@ function go(/** @type {string} */ path) {
   navigate();
 }
 
-/** What depends on which conversation is open, how it is made, and whether it is being answered. */
+/** Update what depends on which conversation is open, how its answers are made, and whether it is being answered. */
 function changed() {
   composer.live = store.live !== null;
   list.current = store.conversation;
@@ -101,25 +101,28 @@ function received(/** @type {any} */ frame) {
   }
 }
 
-/** An open socket knows nothing of the one before: fetch what was missed, and watch again. */
+/** Fetch what was missed, and watch again: a socket that has opened knows nothing of the one before. */
 function opened() {
   list.refresh().catch(ignore);
   if (store.conversation) conversation.show(store.conversation);
 }
 
-/** @param {{does: string, message: import("./store.js").Shown, detail: any}} wish */
+/**
+ * Carry out what the visitor wants of a message.
+ * @param {{does: string, message: import("./state/store.js").Shown, detail: any}} wish
+ */
 function act({ does, message, detail }) {
-  if (does === "regenerate") asking.regenerate(message);
-  else if (does === "resubmit") asking.resubmit(message, detail);
-  else if (does === "continue") asking.goOn(message);
+  if (does === "regenerate") turns.regenerate(message);
+  else if (does === "resubmit") turns.resubmit(message, detail);
+  else if (does === "continue") turns.goOn(message);
   else if (does === "leave") conversation.stop();
   else if (does === "rate") conversation.rate(message, detail);
   else if (does === "before" || does === "after") conversation.turnTo(detail);
   else if (does === "delete") askToDelete(message);
-  if (["regenerate", "resubmit", "continue", "leave"].includes(does)) composer.focus(); // its button goes
+  if (["regenerate", "resubmit", "continue", "leave"].includes(does)) composer.focus(); // the button vanishes
 }
 
-function askToDelete(/** @type {import("./store.js").Shown} */ message) {
+function askToDelete(/** @type {import("./state/store.js").Shown} */ message) {
   const asked = dialog("delete-dialog");
   asked.returnValue = "";
   asked.showModal();
@@ -130,13 +133,16 @@ function askToDelete(/** @type {import("./store.js").Shown} */ message) {
   };
 }
 
-/** @param {Record<string, unknown>} values */
+/**
+ * Set how answers are made, in the open conversation or in the new one.
+ * @param {Record<string, unknown>} values
+ */
 async function configure(values) {
   await conversation.configure(values);
   if (store.conversation === null) keepDraft(null, { settings: values });
 }
 
-/** @param {boolean} chosen */
+/** @param {boolean} chosen whether the new chat is to be temporary */
 function choose(chosen) {
   store.plan(store.settings, chosen);
   keepDraft(null, { temporary: chosen });
@@ -156,7 +162,7 @@ conversation.addEventListener("gone", (event) => {
   go("/");
   if (/** @type {CustomEvent} */ (event).detail) problem.say(WORDS.gone);
 });
-asking.addEventListener("accepted", changed);
+turns.addEventListener("accepted", changed);
 thread.addEventListener("act", (event) => act(/** @type {CustomEvent} */ (event).detail));
 thread.addEventListener("earlier", () => conversation.earlier());
 composer.addEventListener("stop", () => conversation.stop());
@@ -180,7 +186,7 @@ element("greeting").addEventListener("click", (event) => {
   const question = /** @type {HTMLElement} */ (event.target).closest(".try")?.textContent;
   if (!question || composer.sending) return;
   composer.text = question;
-  asking.send(question);
+  turns.send(question);
   composer.focus();
 });
 element("skip").addEventListener("click", (event) => {
