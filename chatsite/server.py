@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from chat.outlet import SOCKET
 from chatsite.sockets import SERVICE_RESTART, ChatSocket
-from llm.watchdog import notify
+from llm.service.watchdog import notify
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""

@@ -15,7 +15,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm.client import ServiceClient, get_controller
     from llm.errors import (
         ConfigurationError,
         ContextLengthExceeded,
@@ -29,31 +28,17 @@ if TYPE_CHECKING:
     from llm.prompts import ChatPrompt
     from llm.request import ChatMessage, GenerationRequest
     from llm.sampling import SamplingParams
+    from llm.service.client import ServiceClient, get_controller
 
-_HOME = {
-    "ChatMessage": "request",
-    "ChatPrompt": "prompts",
-    "ConfigurationError": "errors",
-    "ContextLengthExceeded": "errors",
-    "Delta": "events",
-    "Event": "events",
-    "Finished": "events",
-    "GenerationRequest": "request",
-    "InvalidRequest": "errors",
-    "LLMError": "errors",
-    "Overloaded": "errors",
-    "Queued": "events",
-    "RequestError": "errors",
-    "SamplingParams": "sampling",
-    "ServiceClient": "client",
-    "Started": "events",
-    "Stats": "events",
-    "Status": "events",
-    "Timings": "events",
-    "Unavailable": "errors",
-    "Usage": "events",
-    "get_controller": "client",
+_NAMES = {
+    "errors": "ConfigurationError ContextLengthExceeded InvalidRequest LLMError Overloaded RequestError Unavailable",
+    "events": "Delta Event Finished Queued Started Stats Status Timings Usage",
+    "prompts": "ChatPrompt",
+    "request": "ChatMessage GenerationRequest",
+    "sampling": "SamplingParams",
+    "service.client": "ServiceClient get_controller",
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "ChatMessage",

@@ -20,9 +20,9 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from llm import conf
-from llm.address import service_address
 from llm.errors import ConfigurationError
 from llm.prompts import load_prompt_class
+from llm.service.address import service_address
 
 
 def configured() -> conf.Settings:

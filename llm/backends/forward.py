@@ -7,16 +7,17 @@ from pathlib import Path
 
 import torch
 
-from llm import retention
+from llm import diskcache
 from llm.backends.base import Progress
 from llm.conf import Settings
-from llm.engine import calibration, int8, verify
-from llm.engine.model import Forward
-from llm.engine.program import Program
-from llm.engine.programs import programmed
-from llm.engine.quantize import quantized
+from llm.engine import verify
+from llm.engine.linear import calibration, int8
+from llm.engine.linear.quantize import quantized
+from llm.engine.model_runner import Forward
+from llm.engine.program.program import Program
+from llm.engine.program.startup import programmed
 from llm.errors import ConfigurationError
-from llm.loading import LoadedModel
+from llm.loading.loader import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def forward(settings: Settings, loaded: LoadedModel, context: int, progress: Pro
     folder = settings.var_path / "programs"
     found = _computing(settings, loaded, context, progress, folder)
     for kind, keep in (("py", KEPT), ("safetensors", KEPT), ("partial", 0)):
-        retention.tidy(folder.glob(f"*.{kind}"), keep)
+        diskcache.tidy(folder.glob(f"*.{kind}"), keep)
     return found
 
 

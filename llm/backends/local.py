@@ -11,23 +11,23 @@ import logging
 from typing import Any
 
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.computing import computed
 from llm.backends.forward import forward
-from llm.computing import computed
+from llm.backends.memory import free_memory, give_back
 from llm.conf import Settings
+from llm.detokenizer import TextStream
 from llm.engine import alone, verify
 from llm.engine.core import Engine
-from llm.engine.kvcache import Layout
-from llm.engine.program import Program
+from llm.engine.layout import Layout
+from llm.engine.program.program import Program
 from llm.engine.sequence import Sequence
 from llm.engine.thread import EngineThread, Generation, Steps, Update
 from llm.engine.warmup import paced
 from llm.errors import ConfigurationError, Unavailable, one_line
 from llm.events import Usage
-from llm.loading import LoadedModel, label, load
-from llm.memory import free_memory, give_back
-from llm.rendering import Prepared, Renderer
+from llm.loading.loader import LoadedModel, label, load
+from llm.prompts.rendering import Prepared, Renderer
 from llm.request import GenerationRequest
-from llm.text import TextStream
 
 logger = logging.getLogger(__name__)
 

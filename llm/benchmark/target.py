@@ -13,10 +13,10 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from llm.backends.base import End, Piece
 from llm.backends.local import LocalBackend
 from llm.benchmark.chat import Chat
-from llm.budget import TokenBudget
 from llm.conf import Settings
+from llm.control.budget import TokenBudget
 from llm.errors import ConfigurationError, RequestError, one_line
-from llm.rendering import Prepared
+from llm.prompts.rendering import Prepared
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 

@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from llm.engine import attention, sampler
+from llm.engine import sampler
+from llm.engine.attention import packed
 from llm.engine.kvcache import KVCache, Slot
-from llm.engine.model import Forward
+from llm.engine.model_runner import Forward
 from llm.engine.pace import Pace
 from llm.engine.prefixes import OPERATOR, Prefixes
 from llm.engine.scheduler import Chunk, Scheduler
@@ -124,15 +125,15 @@ class Engine:
         tokens = [sequence.last_token for sequence in decoding]
         positions = [sequence.computed for sequence in decoding]
         rows = list(range(len(decoding)))
-        parts: list[attention.Part] = [attention.PoolRows(pool) for pool in self.cache.pools]
+        parts: list[packed.Part] = [packed.PoolRows(pool) for pool in self.cache.pools]
         for sequence, size in chunks:
             start = sequence.computed
             tokens += sequence.prompt[start : start + size]
             positions += range(start, start + size)
-            parts.append(attention.Chunk(sequence.segment, start, size))
+            parts.append(packed.Chunk(sequence.segment, start, size))
             if size == sequence.remaining:
                 rows.append(len(tokens) - 1)
-        return self._forward(tokens, positions, rows or [0], attention.Pack(parts))
+        return self._forward(tokens, positions, rows or [0], packed.Pack(parts))
 
     def _emit(self, sequence: Sequence, token: int | None) -> Result:
         result = outcome(sequence, token)

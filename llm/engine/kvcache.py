@@ -20,45 +20,17 @@ Knows neither tokens nor scheduling. Used in the engine's thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from llm.engine.blocks import Block
-from llm.engine.kernels import Decode
+from llm.engine.layout import Layout
 
 SMALLEST_CLASS = 128
 MOST_ROWS = 256
 """A pool has room for before it has to be moved to grow."""
-
-
-class LayerShape(NamedTuple):
-    """What one layer stores of a token."""
-
-    kv_heads: int
-    key_width: int
-    value_width: int
-
-
-class Layout(NamedTuple):
-    """Shapes of all layers, where and how their numbers are kept, and how they are read in decode."""
-
-    layers: tuple[LayerShape, ...]
-    dtype: torch.dtype
-    device: torch.device
-    decode: Decode = Decode()
-
-    @property
-    def token_bytes(self) -> int:
-        numbers = sum(heads * (key + value) for heads, key, value in self.layers)
-        return numbers * self.dtype.itemsize
-
-    def block(self, shape: Callable[[LayerShape], tuple[tuple[int, ...], tuple[int, ...]]]) -> Block:
-        """Keys and values of all layers, by what `shape` says for one."""
-        keys, values = zip(*map(shape, self.layers), strict=True)
-        return Block((*keys, *values), self.dtype, self.device)
 
 
 def length_class(tokens: int) -> int:
@@ -82,12 +54,7 @@ class Segment:
     def __init__(self, layout: Layout, capacity: int, base: Kept | None = None, start: int = 0) -> None:
         self.capacity = capacity
         self.base, self.start = base, start
-        tensors = layout.block(
-            lambda layer: (
-                (layer.kv_heads, capacity, layer.key_width),
-                (layer.kv_heads, capacity, layer.value_width),
-            )
-        ).tensors
+        tensors = layout.block(capacity).tensors
         self.keys, self.values = tensors[: len(layout.layers)], tensors[len(layout.layers) :]
 
 
@@ -150,12 +117,7 @@ class Pool:
     def _resize(self, rows: int) -> None:
         # zeros: what lies beyond the end of a row is multiplied by a probability of zero, so it must be finite
         used, layers = len(self.slots), len(self._layout.layers)
-        block = self._layout.block(
-            lambda layer: (
-                (rows, layer.kv_heads, self.capacity, layer.key_width),
-                (rows, layer.kv_heads, self.capacity, layer.value_width),
-            )
-        )
+        block = self._layout.block(self.capacity, rows)
         if used:
             for new, old in zip(block.tensors, self._block.tensors, strict=True):
                 new[:used].copy_(old[:used])
@@ -242,9 +204,7 @@ class KVCache:
         self._segment_tokens = 0
 
     def _copied(self, keys: Sequence[Tensor], values: Sequence[Tensor], tokens: int) -> Kept:
-        tensors = self.layout.block(
-            lambda layer: ((layer.kv_heads, tokens, layer.key_width), (layer.kv_heads, tokens, layer.value_width))
-        ).tensors
+        tensors = self.layout.block(tokens).tensors
         for copy, source in zip(tensors, (*keys, *values), strict=True):
             copy.copy_(source[:, :tokens])
         return Kept(tokens, tensors[: len(keys)], tensors[len(keys) :])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llm.engine.kvcache import Kept
+from llm.tokens import common_length
 
 OPERATOR = ""
 """The key of what the operator opens every prompt with; a conversation has a name."""
@@ -67,9 +68,3 @@ class Prefixes:
         if prefix is not None:
             self.tokens -= prefix.kept.length
         return prefix
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    differing = (length for length, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-    return next(differing, min(len(one), len(other)))

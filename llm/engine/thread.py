@@ -18,10 +18,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from llm.detokenizer import TextStream
 from llm.engine.core import Result
 from llm.engine.sequence import Sequence
 from llm.events import FinishReason
-from llm.text import TextStream
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
 from llm.engine.core import Engine
-from llm.engine.kvcache import LayerShape, Layout
-from llm.engine.model import Forward, PackedModel
+from llm.engine.layout import LayerShape, Layout
+from llm.engine.model_runner import Forward, PackedModel
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
 from llm.errors import one_line

@@ -10,7 +10,7 @@ import time
 import torch
 
 from llm.engine.core import Engine
-from llm.engine.model import Forward
+from llm.engine.model_runner import Forward
 from llm.engine.pace import LONGEST, Pace
 from llm.engine.sequence import Sequence
 from llm.sampling import SamplingParams

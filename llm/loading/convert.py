@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
-from llm import retention
+from llm import diskcache
 from llm.errors import one_line
 from llm.loading.weights import pretrained
 
@@ -47,9 +47,9 @@ def converted(
     target = folder / f"{name}-{fingerprint(file, dtype, sampling)}"
     if not target.is_dir():
         _make(file, target, name, dtype, sampling, progress)
-    retention.used(target)
-    retention.tidy((path for path in folder.iterdir() if COPY.search(path.name)), KEPT)
-    retention.tidy(path for path in folder.iterdir() if path.suffix in (PARTIAL, retention.GOING))
+    diskcache.used(target)
+    diskcache.tidy((path for path in folder.iterdir() if COPY.search(path.name)), KEPT)
+    diskcache.tidy(path for path in folder.iterdir() if path.suffix in (PARTIAL, diskcache.GOING))
     return target
 
 

@@ -1,4 +1,8 @@
-"""Prompt classes: how a conversation becomes the text a model continues. Imports neither Django nor torch."""
+"""Prompts: how a conversation becomes the text a model continues, and that text token ids.
+
+Knows no queue and no engine, and imports neither Django nor torch. A reader starts in `base`, the class that a prompt
+of one's own derives from; `rendering` fits a request into the context and `encoding` makes its tokens.
+"""
 
 from __future__ import annotations
 

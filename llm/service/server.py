@@ -1,0 +1,178 @@
+"""The llm service: a process of its own with the GenerationController and its backend behind a socket.
+
+`python -m llm.service` serves until 5 s after its last client left: that is how `llm.service.launch` starts it.
+`manage.py llm_service` runs one that stays. It knows nothing of Django; the frames are those of `llm.service.wire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import cast
+
+from llm.backends.base import Backend
+from llm.conf import Settings
+from llm.control.controller import GenerationController
+from llm.errors import ConfigurationError
+from llm.events import Status
+from llm.service import wire
+from llm.service.address import Address
+from llm.service.connection import Connection
+from llm.service.watchdog import Watchdog, notify
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 5.0
+"""How long it stays after its last client left: long enough for a site that restarts."""
+FIRST_CLIENT_SECONDS = 60.0
+
+
+def make_backend(settings: Settings) -> Backend:
+    if settings.backend == "synthetic":
+        from llm.backends.synthetic import SyntheticBackend
+
+        return SyntheticBackend(
+            tokens=settings.synthetic_tokens,
+            rate=settings.synthetic_rate,
+            max_new_tokens=settings.max_new_tokens,
+            places=settings.num_of_concurrent_executions,
+            kv_tokens=settings.kv_tokens,
+        )
+    from llm.backends.local import LocalBackend
+
+    return LocalBackend(settings)
+
+
+class Service:
+    """The socket, the clients, and the end. With `stays` it does not end for want of clients."""
+
+    def __init__(self, settings: Settings, address: Address, *, stays: bool = False) -> None:
+        self._settings = settings
+        self._address = address
+        self._stays = stays
+        self.controller = GenerationController(make_backend(settings), settings)
+        self._connections: set[Connection] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def run(self, listening: Callable[[], None]) -> int:
+        """Listen, load, serve; returns the exit code."""
+        async with self._address.listen(self._accept):
+            listening()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+            self.controller.on_status(self._tell_status)
+            self._leave_in(FIRST_CLIENT_SECONDS)
+            loading = asyncio.create_task(self._load())
+            with self._told_to_systemd():
+                code = await self._ended
+        for connection in tuple(self._connections):
+            connection.close()
+        if self._handlers:
+            await asyncio.wait(self._handlers)
+        if loading.done():
+            await self.controller.aclose()
+        return code
+
+    def stop(self, code: int = 0) -> None:
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+    @contextlib.contextmanager
+    def _told_to_systemd(self) -> Iterator[None]:
+        """How it is, until it ends; one that a client started is no unit of its own."""
+        if not self._stays:
+            yield
+            return
+        watchdog = asyncio.create_task(Watchdog(self.controller, self._settings.stall_seconds).run())
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            notify("STOPPING=1")
+
+    async def _load(self) -> None:
+        try:
+            await self.controller.load()
+        except ConfigurationError as error:
+            self._failed(str(error))
+        except Exception:
+            log.exception("the model could not be loaded")
+            self.stop(1)
+
+    def _failed(self, reason: str) -> None:
+        """End, but not before whoever started this process was told why: it may not have been accepted yet."""
+        if self._stays:
+            sys.stderr.write(f"Cannot start: {reason}\n")
+        if self._stays or self._connections:
+            self.stop(os.EX_CONFIG)
+        else:
+            self._leave_in(IDLE_SECONDS, os.EX_CONFIG)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = cast("asyncio.Task[None]", asyncio.current_task())
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+        connection = Connection(self.controller, reader, writer, self._retire)
+        if await connection.knows(self._settings.service_token):
+            await self._serve(connection)
+        else:
+            connection.close()
+
+    async def _serve(self, connection: Connection) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        connection.send(self._hello())
+        self._connections.add(connection)
+        if self.controller.status.state == "failed":
+            self.stop(os.EX_CONFIG)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._leave_in(IDLE_SECONDS)
+
+    def _hello(self) -> wire.Hello:
+        return wire.Hello(
+            protocol=wire.PROTOCOL,
+            fingerprint=self._settings.fingerprint,
+            pid=os.getpid(),
+            others=len(self._connections),
+            model=self.controller.model,
+            defaults=self.controller.defaults,
+            status=self.controller.status,
+        )
+
+    def _retire(self, connection: Connection) -> None:
+        """End for a client that needs other settings; another client's work is not thrown away for it."""
+        if self._connections == {connection} and not self._stays:
+            self.stop()
+        connection.close()
+
+    def _leave_in(self, seconds: float, code: int = 0) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        if not self._stays or code:
+            self._idle = asyncio.get_running_loop().call_later(seconds, self.stop, code)
+
+    def _tell_status(self, status: Status) -> None:
+        for connection in self._connections:
+            connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
+
+
+def run(settings: Settings, address: Address, listening: Callable[[], None], *, stays: bool) -> None:
+    """Serve until the end, and leave the process. Raises ConfigurationError, OSError before it listens."""
+
+    async def serve() -> None:
+        code = await Service(settings, address, stays=stays).run(listening)
+        logging.shutdown()
+        os._exit(code)  # a thread that is still loading a model must not hold the process
+
+    asyncio.run(serve())

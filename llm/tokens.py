@@ -1,0 +1,11 @@
+"""What holds for lists of token ids, whatever their tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    differing = (length for length, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differing, min(len(one), len(other)))
