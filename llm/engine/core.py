@@ -48,12 +48,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        forward: Forward,
-        *,
-        kv_tokens: int = 0,
-        chunk_tokens: int | None = None,
-        sample: Sample = sampler.sample,
+        self, forward: Forward, *, kv_tokens: int = 0, chunk_tokens: int | None = None, sample: Sample = sampler.sample
     ) -> None:
         self._forward = forward
         self._sample = sample

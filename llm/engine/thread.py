@@ -14,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
@@ -64,16 +64,7 @@ class Generation:
         self.on_update = on_update
 
 
-class _Start(NamedTuple):
-    generation: Generation
-
-
-class _Cancel(NamedTuple):
-    generation: Generation
-
-
-class _Stop(NamedTuple):
-    pass
+Command = tuple[Literal["start", "cancel"], Generation]
 
 
 class EngineThread:
@@ -87,7 +78,7 @@ class EngineThread:
         self._engine = engine
         self._loop = loop
         self._stall_seconds = stall_seconds
-        self._commands: queue.SimpleQueue[_Start | _Cancel | _Stop] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._running: dict[Sequence, Generation] = {}
         self._updates: list[tuple[Generation, Update]] = []
         self._closed = False
@@ -99,17 +90,17 @@ class EngineThread:
         """From the next step on. Once the thread has ended, the generation ends as interrupted."""
         with self._closing:
             if not self._closed:
-                self._commands.put(_Start(generation))
+                self._commands.put(("start", generation))
                 return
         self._loop.call_soon(generation.on_update, Update("", 0, "interrupted"))
 
     def cancel(self, generation: Generation) -> None:
         """Before the next step. Idempotent, also after the end."""
-        self._commands.put(_Cancel(generation))
+        self._commands.put(("cancel", generation))
 
     def stop(self) -> None:
         """Blocks for at most a step. Idempotent."""
-        self._commands.put(_Stop())
+        self._commands.put(None)
         self._thread.join()
 
     # What follows runs in the thread
@@ -135,11 +126,11 @@ class EngineThread:
             if self._commands.empty():
                 self._deliver()
             match self._commands.get():
-                case _Start(generation):
+                case "start", generation:
                     self._begin(generation)
-                case _Cancel(generation):
+                case "cancel", generation:
                     self._end(generation, "cancelled")
-                case _Stop():
+                case None:
                     return False
         return True
 
@@ -209,8 +200,8 @@ class EngineThread:
             self._closed = True
         while not self._commands.empty():
             command = self._commands.get()
-            if isinstance(command, _Start):
-                self._running[command.generation.sequence] = command.generation
+            if command is not None and command[0] == "start":
+                self._running[command[1].sequence] = command[1]
         for generation in list(self._running.values()):
             self._end(generation, finish, INTERNAL_ERROR if finish == "error" else None)
         self._engine.clear()

@@ -116,13 +116,10 @@ def packed_limit(config: Any) -> int | None:
 
 
 def _changing_ropes(config: Any) -> list[Mapping[str, Any]]:
-    return [rope for rope in _rope_parameters(config) if rope.get("rope_type") in ("dynamic", "longrope")]
-
-
-def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
-    """One for the model, or one for each kind of layer."""
+    """There is one rope for the model, or one for each kind of layer."""
     found = getattr(config, "rope_parameters", None) or {}
-    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, Mapping)]
+    ropes = [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, Mapping)]
+    return [rope for rope in ropes if rope.get("rope_type") in ("dynamic", "longrope")]
 
 
 class _Call(NamedTuple):

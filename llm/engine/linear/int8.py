@@ -9,7 +9,8 @@ batch change each other. Torch will take away the quantized tensors of the first
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -73,18 +74,15 @@ def onednn(matrix: Matrix) -> Core:
 CORES: dict[str, Callable[[Matrix], Core]] = {"fbgemm": fbgemm, "onednn": onednn}
 
 
-class _engine:
+@contextmanager
+def _engine(name: str) -> Iterator[None]:
     """Packing takes the kernels of torch's current engine."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.quantized.engine
-        torch.backends.quantized.engine = self._name
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.quantized.engine = self._before
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def levels(make: Callable[[Matrix], Core], shape: tuple[int, int]) -> int | None:

@@ -37,16 +37,13 @@ GROUP = 3
 def fastest_first(linears: Sequence[Linear], *, exact: bool = False) -> dict[torch.Size, list[Way]]:
     """The ways that work, for each shape, by their time; `exact` ones alone, or all."""
     sample = _sample(linears)
-    usable = {shape: _usable(shape, exact) for shape in dict.fromkeys(map(_shape, sample))}
+    shapes = dict.fromkeys(linear.weight.shape for linear in sample)
+    usable = {shape: {way.name: way for way in ways(shape) if way.exact or not exact} for shape in shapes}
     costs = defaultdict[torch.Size, dict[str, tuple[float, ...]]](dict)
     for name, way in {name: way for named in usable.values() for name, way in named.items()}.items():
-        for shape, seconds in cost(way, [each for each in sample if name in usable[_shape(each)]]).items():
+        for shape, seconds in cost(way, [each for each in sample if name in usable[each.weight.shape]]).items():
             costs[shape][name] = seconds
     return {shape: ranked(list(ways.values()), [costs[shape][name] for name in ways]) for shape, ways in usable.items()}
-
-
-def _usable(shape: torch.Size, exact: bool) -> dict[str, Way]:
-    return {way.name: way for way in ways(shape) if way.exact or not exact}
 
 
 def ranked(ways: Sequence[Way], costs: Sequence[tuple[float, ...]]) -> list[Way]:
@@ -58,7 +55,7 @@ def ranked(ways: Sequence[Way], costs: Sequence[tuple[float, ...]]) -> list[Way]
 
 def cost(way: Way, linears: Sequence[Linear]) -> dict[torch.Size, tuple[float, ...]]:
     """Seconds that a product of each shape takes, for each number of ROWS."""
-    products = [(_shape(linear), way.make(linear, None)) for linear in linears]
+    products = [(linear.weight.shape, way.make(linear, None)) for linear in linears]
     found = [_seconds(products, rows) for rows in ROWS]
     return {shape: tuple(seconds[shape] for seconds in found) for shape in found[0]}
 
@@ -82,14 +79,10 @@ def _sample(linears: Sequence[Linear]) -> list[Linear]:
     seen = Counter[torch.Size]()
     sample = []
     for linear in linears:
-        seen[_shape(linear)] += 1
-        if seen[_shape(linear)] <= LAYERS:
+        seen[linear.weight.shape] += 1
+        if seen[linear.weight.shape] <= LAYERS:
             sample.append(linear)
     return sample
-
-
-def _shape(linear: Linear) -> torch.Size:
-    return linear.weight.shape
 
 
 @torch.inference_mode()

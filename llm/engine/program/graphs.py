@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+aten: Any = torch.ops.aten
 Node = Any
 """An `fx.Node`: what its arguments may be, its types do not tell."""
 
@@ -48,12 +49,16 @@ def arguments(node: Node, *defaults: Any) -> tuple[Any, ...]:
     return (*node.args, *defaults[len(node.args) :])
 
 
-def put(node: Node, target: Callable[..., Any], *args: Any, like: Node | None = None, **keywords: Any) -> Node:
-    """A new call before `node`; its result is as that of `like`, where that matters."""
+def put(
+    node: Node, target: Callable[..., Any], *args: Any, like: Node | None = None, value: Any = None, **keywords: Any
+) -> Node:
+    """A new call before `node`; its result is as that of `like`, or as `value`, where that matters."""
     with node.graph.inserting_before(node):
         made = node.graph.call_function(target, args, keywords)
     if like is not None:
         made.meta = dict(like.meta)
+    if value is not None:
+        made.meta["val"] = value
     return made
 
 
@@ -80,7 +85,7 @@ def sole_user(node: Node, *targets: Any) -> Node | None:
 
 def factors(node: Any, find: Callable[[Any], bool]) -> tuple[Node, Any] | None:
     """Of a product of two, or their sum: the one that is found, and the other."""
-    if is_call(node, torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor) and not node.kwargs:
+    if is_call(node, aten.mul.Tensor, aten.add.Tensor) and not node.kwargs:
         one, other = node.args
         if find(one):
             return one, other

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
-from llm.engine.program.graphs import Node, calls, factors, is_call, put, replace, sole_user
-
-aten: Any = torch.ops.aten
+from llm.engine.program.graphs import Node, aten, calls, factors, is_call, put, replace, sole_user
 
 
 def fuse_gelu(graph: fx.Graph) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
 from llm.engine.attention.kernels import Kind
 from llm.engine.program import operations
 from llm.engine.program.capture import OPAQUE
-from llm.engine.program.graphs import Node, calls, is_call, put, replace, size, tensor
-
-aten: Any = torch.ops.aten
+from llm.engine.program.graphs import Node, aten, calls, is_call, put, replace, size, tensor
 
 
 def attend_by_token(graph: fx.Graph) -> None:
@@ -45,12 +42,8 @@ def _swapped(node: Node, before: Node) -> Node:
 
 
 def _again(node: Node, before: Node, *args: Any) -> Node:
-    made = put(before, node.target, *args)
-    made.meta["val"] = tensor(node).transpose(1, 2)
-    return made
+    return put(before, node.target, *args, value=tensor(node).transpose(1, 2))
 
 
 def _swap(node: Node, before: Node) -> Node:
-    made = put(before, aten.transpose.int, node, 1, 2)
-    made.meta["val"] = tensor(node).transpose(1, 2)
-    return made
+    return put(before, aten.transpose.int, node, 1, 2, value=tensor(node).transpose(1, 2))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import fx
 
 from llm.engine.program import operations
-from llm.engine.program.graphs import Node, arguments, calls, is_call, put, replace, shape, sole_user, tensor
-
-aten: Any = torch.ops.aten
+from llm.engine.program.graphs import Node, arguments, aten, calls, is_call, put, replace, shape, sole_user, tensor
 
 
 def unfold_conv1d(graph: fx.Graph) -> None:
@@ -23,8 +20,7 @@ def unfold_conv1d(graph: fx.Graph) -> None:
             continue
         x = flat.args[0]
         if tensor(flat).shape[-1:] == tensor(x).shape[-1:] and shape(x)[:-1] == shape(out)[:-1]:
-            turned = put(out, aten.t.default, weight)
-            turned.meta["val"] = tensor(weight).t()
+            turned = put(out, aten.t.default, weight, value=tensor(weight).t())
             replace(out, put(out, aten.linear.default, x, turned, bias, like=out))
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx
 
 from llm.engine.program import operations
-from llm.engine.program.graphs import Node, calls, is_call, put, replace, same
+from llm.engine.program.graphs import Node, aten, calls, is_call, put, replace, same
 
-aten: Any = torch.ops.aten
 FRESH = (
     operations.apply, operations.rotate, operations.normed, aten.add.Tensor, aten.mul.Tensor,
     aten.silu.default, aten.gelu.default, aten.relu.default, aten.rms_norm.default, aten.tanh.default,

@@ -9,9 +9,7 @@ import torch
 from torch import fx
 
 from llm.engine.program import operations
-from llm.engine.program.graphs import Node, calls, factors, fixed, is_call, put, replace, size, sole_user, tensor
-
-aten: Any = torch.ops.aten
+from llm.engine.program.graphs import Node, aten, calls, factors, fixed, is_call, put, replace, size, sole_user, tensor
 
 
 def fuse_rms_norm(graph: fx.Graph) -> None:

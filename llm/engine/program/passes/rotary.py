@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
 
 from llm.engine.program import operations
-from llm.engine.program.graphs import Node, arguments, calls, factors, is_call, put, replace, same, size, tensor
+from llm.engine.program.graphs import Node, arguments, aten, calls, factors, is_call, put, replace, same, size, tensor
 
-aten: Any = torch.ops.aten
 END = torch.iinfo(torch.int64).max
 
 
@@ -77,7 +75,6 @@ def _side_by_side(one: Node, other: Node) -> Node | None:
         return None
     whole, sizes, dim = cut.args
     joined = put(first, aten.narrow.default, whole, dim, sum(sizes[:at]), sizes[at] + sizes[at + 1])
-    view = put(first, aten.view.default, joined, [batch, tokens, -1, width])
     heads = tensor(one).shape[2] + tensor(other).shape[2]
-    view.meta["val"] = tensor(one).new_empty((*tensor(one).shape[:2], heads, tensor(one).shape[3]))
-    return view
+    viewed = tensor(one).new_empty((*tensor(one).shape[:2], heads, tensor(one).shape[3]))
+    return put(first, aten.view.default, joined, [batch, tokens, -1, width], value=viewed)

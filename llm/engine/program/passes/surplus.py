@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
 from llm.engine.program.capture import OPAQUE
-from llm.engine.program.graphs import Node, arguments, calls, is_call, replace, same, size, tensor
-
-aten: Any = torch.ops.aten
+from llm.engine.program.graphs import Node, arguments, aten, calls, is_call, replace, same, size, tensor
 
 CHECKS = ("_assert", "_guards", "sym_constrain_range")
 SAME = (
