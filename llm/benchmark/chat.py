@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -34,9 +35,7 @@ class Chat(ABC):
             await self._news.wait()
 
     async def ended(self) -> None:
-        while not self.over:
-            self._news.clear()
-            await self._news.wait()
+        await self.reached(sys.maxsize)
 
     @abstractmethod
     def cancel(self) -> None: ...

@@ -67,18 +67,14 @@ def _start(settings: Settings) -> Row:
 
 def load_and_leave() -> None:
     """What the fresh process does."""
+    from llm.backends.local import LocalBackend
+
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
     try:
-        asyncio.run(_load(settings))
+        asyncio.run(LocalBackend(settings).load(lambda *_: None))
     except ConfigurationError as error:
         sys.stdout.write(str(error))
     else:
         sys.stdout.write(READY)
     sys.stdout.flush()
     os._exit(0)  # the end of a process that has torch takes time which is no part of a start
-
-
-async def _load(settings: Settings) -> None:
-    from llm.backends.local import LocalBackend
-
-    await LocalBackend(settings).load(lambda *_: None)
