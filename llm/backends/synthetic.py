@@ -83,14 +83,8 @@ class SyntheticJob:
     def end(self, reason: FinishReason) -> None:
         usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._next)
         failed = reason == "error"
-        self._emit(
-            End(
-                reason=reason,
-                usage=usage,
-                code="error" if failed else None,
-                message="The synthetic backend was asked to fail." if failed else None,
-            )
-        )
+        message = "The synthetic backend was asked to fail." if failed else None
+        self._emit(End(reason=reason, usage=usage, code="error" if failed else None, message=message))
 
 
 class SyntheticBackend:

@@ -28,18 +28,12 @@ def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
     bar = type("Bar", (_Bar,), {"report": staticmethod(progress)})
     try:
         for weights in WEIGHTS:
-            folder = Path(
-                snapshot_download(
-                    repo,
-                    revision=revision or None,
-                    allow_patterns=[*DATA, weights],
-                    ignore_patterns="*/*",
-                    tqdm_class=bar,
-                )
+            folder = snapshot_download(
+                repo, revision=revision or None, allow_patterns=[*DATA, weights], ignore_patterns="*/*", tqdm_class=bar
             )
-            if any(folder.glob(weights)):
+            if any(Path(folder).glob(weights)):
                 break
-        return folder
+        return Path(folder)
     except errors.GatedRepoError as error:
         raise ConfigurationError(f"{label}: access has to be granted on the hub; then set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:

@@ -126,12 +126,7 @@ def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
 
 
 def _from_gguf(
-    settings: Settings,
-    file: Path,
-    name: str,
-    sampling: dict[str, Any],
-    dtype: torch.dtype | None,
-    progress: Progress,
+    settings: Settings, file: Path, name: str, sampling: dict[str, Any], dtype: torch.dtype | None, progress: Progress
 ) -> LoadedModel:
     """By its converted copy; one that was damaged since is made again."""
 

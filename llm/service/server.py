@@ -1,7 +1,9 @@
 """The llm service: a process of its own with the GenerationController and its backend behind a socket.
 
-`python -m llm.service` serves until 5 s after its last client left: that is how `llm.service.launch` starts it.
-`manage.py llm_service` runs one that stays. It knows nothing of Django; the frames are those of `llm.service.wire`.
+`python -m llm.service` reads its settings as JSON from standard input, prints one line (`listening`, or why it cannot)
+and serves until 5 s after its last client left: that is how `llm.service.launch` starts it. `manage.py llm_service`
+runs one that stays. It knows nothing of Django; the frames are those of `llm.service.wire`. Exit code 78
+(os.EX_CONFIG) says that starting it again would not help.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import msgspec
+
 from llm.backends.base import Backend
 from llm.conf import Settings
 from llm.control.controller import GenerationController
 from llm.errors import ConfigurationError
 from llm.events import Status
 from llm.service import wire
-from llm.service.address import Address
+from llm.service.address import Address, service_address
 from llm.service.connection import Connection
 from llm.service.watchdog import Watchdog, notify
 
@@ -167,6 +171,13 @@ class Service:
             connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
 
 
+def _tell_starter(line: str) -> None:
+    """The one line `llm.service.launch` reads; nobody reads further, so what follows goes to the log."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
 def run(settings: Settings, address: Address, listening: Callable[[], None], *, stays: bool) -> None:
     """Serve until the end, and leave the process. Raises ConfigurationError, OSError before it listens."""
 
@@ -176,3 +187,14 @@ def run(settings: Settings, address: Address, listening: Callable[[], None], *, 
         os._exit(code)  # a thread that is still loading a model must not hold the process
 
     asyncio.run(serve())
+
+
+def main() -> None:
+    logging.raiseExceptions = False  # the terminal of whoever started us may be gone
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+        run(settings, service_address(settings), lambda: _tell_starter("listening"), stays=False)
+    except (msgspec.DecodeError, ConfigurationError) as error:
+        _tell_starter(str(error))
+        sys.exit(os.EX_CONFIG)
