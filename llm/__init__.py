@@ -41,29 +41,10 @@ _NAMES = {
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
-    "ChatMessage",
-    "ChatPrompt",
-    "ConfigurationError",
-    "ContextLengthExceeded",
-    "Delta",
-    "Event",
-    "Finished",
-    "GenerationRequest",
-    "InvalidRequest",
-    "LLMError",
-    "Overloaded",
-    "Queued",
-    "RequestError",
-    "SamplingParams",
-    "ServiceClient",
-    "Started",
-    "Stats",
-    "Status",
-    "Timings",
-    "Unavailable",
-    "Usage",
-    "get_controller",
-]
+    "ChatMessage", "ChatPrompt", "ConfigurationError", "ContextLengthExceeded", "Delta", "Event", "Finished",
+    "GenerationRequest", "InvalidRequest", "LLMError", "Overloaded", "Queued", "RequestError", "SamplingParams",
+    "ServiceClient", "Started", "Stats", "Status", "Timings", "Unavailable", "Usage", "get_controller",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

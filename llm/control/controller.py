@@ -42,12 +42,7 @@ RETRY_UNKNOWN = 5.0
 class GenerationController:
     """Belongs to the event loop it is made in; check and reserve happen without an await in between."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        limits: Settings,
-        clock: Clock = time.monotonic,
-    ) -> None:
+    def __init__(self, backend: Backend, limits: Settings, clock: Clock = time.monotonic) -> None:
         self._backend = backend
         self._limits = limits
         self._max_running = limits.num_of_concurrent_executions
@@ -265,7 +260,5 @@ class GenerationController:
             generation.tell_place(position, size, wait)
 
     def _report(self, status: Status) -> None:
-        if (
-            self.status.state == "loading" and status != self.status
-        ):  # a late report of the loading thread must not undo what came after
+        if self.status.state == "loading":  # a late report of the loading thread must not undo what came after
             self._board.set(status)

@@ -31,6 +31,10 @@ class Line(Generic[Item]):
     def active(self) -> bool:
         return bool(self.waiting or self.running)
 
+    @property
+    def key(self) -> tuple[int, int, int]:
+        return self.running, self.served, self.waiting[0][0]
+
 
 class FairQueue(Generic[Item]):
     """The lines of all active visitors; those who have nothing running and nothing waiting are forgotten."""
@@ -78,8 +82,8 @@ class FairQueue(Generic[Item]):
 
     def pop(self, may_run: Callable[[int], bool]) -> Item | None:
         """The next whose visitor `may_run` one more beside those running: taken out, and counted as running."""
-        ready = ((self._key(line), visitor) for visitor, line in self._lines.items() if line.waiting)
-        for _, visitor in sorted(ready):
+        ready = ((*line.key, visitor) for visitor, line in self._lines.items() if line.waiting)
+        for *_, visitor in sorted(ready):
             line = self._lines[visitor]
             if may_run(line.running):
                 _, item = line.waiting.popleft()
@@ -90,11 +94,7 @@ class FairQueue(Generic[Item]):
 
     def order(self) -> Iterator[Item]:
         """All who wait, in the order in which they would be taken if nobody came, ended or was served meanwhile."""
-        heap = [
-            (line.running, line.served, line.waiting[0][0], visitor, 0)
-            for visitor, line in self._lines.items()
-            if line.waiting
-        ]
+        heap = [(*line.key, visitor, 0) for visitor, line in self._lines.items() if line.waiting]
         heapq.heapify(heap)
         while heap:
             running, served, _, visitor, place = heapq.heappop(heap)
@@ -111,7 +111,3 @@ class FairQueue(Generic[Item]):
     def _forget_idle(self, visitor: str) -> None:
         if not self._lines[visitor].active:
             del self._lines[visitor]
-
-    @staticmethod
-    def _key(line: Line[Item]) -> tuple[int, int, int]:
-        return line.running, line.served, line.waiting[0][0]
