@@ -1,12 +1,12 @@
-"""Text generation with a local Hugging Face model, for many at once, under load control.
+"""Generates text with a local Hugging Face model, for many visitors at once, under load control.
 
     controller = llm.get_controller()
     ticket = await controller.admit(visitor="ada")  # or Overloaded, Unavailable
     async with ticket.run(GenerationRequest(messages=(ChatMessage("user", "Hello"),))) as events:
         async for event in events: ...  # Queued*, Started, Delta*, Finished
 
-Knows nothing of chat pages, HTTP or WebSockets. Importing it is cheap: torch and transformers are loaded in the
-llm service only, a process of its own.
+The package knows nothing of chat pages, HTTP or WebSockets. Importing it is cheap: torch and transformers are loaded
+in the llm service only, a process of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""System checks: what can be known of the settings before a model is loaded.
+"""Checks, when Django starts, what can be known of the settings before a model is loaded.
 
 llm.E001  a setting is of the wrong type or out of its range
 llm.E002  LLM_PROMPT does not lead to a prompt class
@@ -26,7 +26,7 @@ from llm.service.address import service_address
 
 
 def configured() -> conf.Settings:
-    """What Django's settings say. Raises ConfigurationError."""
+    """Return the settings that Django's settings describe. Raises ConfigurationError."""
     values = {name: getattr(django_settings, name) for name in conf.FIELDS if hasattr(django_settings, name)}
     return conf.from_mapping(values)
 
@@ -49,7 +49,7 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
 
 
 def _refused(check: Callable[[], object], name: str) -> list[CheckMessage]:
-    """The error `name` where `check` raises ConfigurationError."""
+    """Return an error with the id `name` if `check` raises ConfigurationError, else nothing."""
     try:
         check()
     except ConfigurationError as error:

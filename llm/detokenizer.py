@@ -1,8 +1,8 @@
-"""Tokens of one answer, as they come, to text that can be shown.
+"""Turns the tokens of one answer, as they come, into text that can be shown.
 
-Three stages, each holding back as little as it may: tokens become characters (never half of one), stop strings end the
-answer (wherever the token borders lie), and a prompt class's replacements are applied. What comes out does not depend
-on how the text was cut into tokens. Knows no engine and no threads; a `TextStream` belongs to one answer.
+Three stages, each of which holds back as little as it may: tokens become characters (never half of one), stop strings
+end the answer (wherever the token borders lie), and a prompt class's replacements are applied. The result does not
+depend on how the text was cut into tokens. The module knows no engine and no threads.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 INCOMPLETE = "\ufffd"
-"""What a decoder puts in the place of bytes that are no character, or not yet."""
+"""The character that a decoder puts in the place of bytes that are no character, or not yet a whole one."""
 CONTEXT = 8
-"""How many tokens back a decoder looks for one that may stand for the text before; no character has more bytes."""
+"""How many tokens back a decoder looks for one that can stand for the text before; no character has more bytes."""
 
 
 class TextStream:
-    """`push` each token; `stopped` says that a stop string was met; `end` gives what was still held back.
+    """The text of one answer. `push` takes each token, `stopped` tells that a stop string was met.
 
-    `before` are the tokens of a text that this one goes on with: a word that begins a text is written without the space
-    before it by some tokenizers.
+    `before` are the tokens of a text that this one continues: some tokenizers write a word that begins a text without
+    the space before it.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class TextStream:
         return self._stop.met
 
     def push(self, token: int) -> str:
-        """The text that is certain now, often that of the token, possibly empty."""
+        """Return the text that is certain now: often the token's own, possibly empty."""
         text = self._replace(self._stop.push(self._decode(token).replace("\0", "")))
         return text + self._flush() if self.stopped else text
 
     def end(self) -> str:
-        """The held back text, once no token follows. An incomplete character is dropped."""
+        """Return the text that was held back, when no token follows. An incomplete character is dropped."""
         if self.stopped:
             return ""
         return self._replace(self._stop.flush()) + self._flush()
@@ -65,7 +65,7 @@ class TextStream:
 
 
 class StopStrings:
-    """Passes text on up to the first stop string, holding back only what may be the beginning of one."""
+    """Passes text on up to the first stop string and holds back only what may be the beginning of one."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = tuple(dict.fromkeys(string for string in strings if string))
@@ -94,7 +94,7 @@ class StopStrings:
 
 
 class Replacer:
-    """`str.replace` over a text that arrives in pieces."""
+    """Applies `str.replace` to a text that arrives in pieces."""
 
     def __init__(self, old: str, new: str) -> None:
         self._old, self._new = old, new
@@ -112,7 +112,7 @@ class Replacer:
 
 
 def held_back(text: str, strings: Sequence[str]) -> int:
-    """How many characters at the end of `text` begin one of `strings` without completing it."""
+    """Return how many characters at the end of `text` begin one of `strings` without completing it."""
     longest = max(map(len, strings), default=0) - 1
     for length in range(min(longest, len(text)), 0, -1):
         tail = text[-length:]
@@ -122,13 +122,13 @@ def held_back(text: str, strings: Sequence[str]) -> int:
 
 
 def token_decoder(tokenizer: Any, before: Sequence[int] = ()) -> Callable[[int], str]:
-    """A function from the next token to the characters it completes. Special tokens have no text."""
+    """Return a function from the next token to the characters that it completes. Special tokens have no text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return IncrementalDecoder(tokenizer, before) if backend is None else FastDecoder(backend, before)
 
 
 class FastDecoder:
-    """For tokenizers of the `tokenizers` library, which does the same in Rust."""
+    """Decodes for tokenizers of the `tokenizers` library, which keeps the state of the text in Rust."""
 
     def __init__(self, backend: Any, before: Sequence[int] = ()) -> None:
         self._backend = backend
@@ -151,9 +151,9 @@ class FastDecoder:
 
 
 class IncrementalDecoder:
-    """For tokenizers without a `tokenizers` backend: decodes the last tokens again with each new one.
+    """Decodes for tokenizers without a `tokenizers` backend, by decoding the last tokens again with each new one.
 
-    Those up to `_end` were shown; they are the context of what follows.
+    The tokens before `_end` were shown; they are the context of the following ones.
     """
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
@@ -177,10 +177,11 @@ class IncrementalDecoder:
 
 
 def anchor(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> list[int]:
-    """The last tokens that have a text of their own: they may stand for all before the next one. Else all, or none.
+    """Return the last tokens that have a text of their own: they can stand for all tokens before the next one.
 
-    The bytes of a whole character will do, a part of them will not: the next ones would be taken for the rest of it.
-    Tokens without a text can matter too: a space that is left out at the beginning is not left out a second time.
+    The bytes of a whole character suffice, a part of them does not: the next bytes would be taken for the rest of it.
+    If no tokens have such a text, all are returned, since a space that is left out at the beginning is not left out a
+    second time; none are returned if their bytes are no whole characters.
     """
     known = list(tokens)
     for end in range(len(known), 0, -1):

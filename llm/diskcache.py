@@ -1,7 +1,7 @@
-"""What can be made again is kept on disk as long as somebody uses it: files of older code and models go.
+"""Keeps files that can be made again on disk for as long as somebody uses them; those of older code and models go.
 
-The time of change of such a file or folder is that of its last use. A process that has a file open can read on when it
-is deleted, and one that looks for it later makes it again. Knows nothing of what the files are.
+The modification time of such a file or folder is the time of its last use. A process that has a file open can read on
+when it is deleted, and one that looks for it later makes it again. The module knows nothing of what the files contain.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 LATELY = 24 * 3600.0
-"""Seconds; whatever was used within them may be in use now, and its process about to read more of it."""
+"""Seconds. A file used within them may be in use now, by a process that is about to read more of it."""
 GOING = ".going"
-"""The end of the name of a folder that is being deleted, so that nobody finds half of it."""
+"""The suffix of a folder that is being deleted, so that nobody finds half of it."""
 
 
 def keep(target: Path, write: Callable[[Path], object]) -> None:
-    """The file that `write` makes, under its name when it is complete, whoever else makes it now. Raises OSError."""
+    """Let `write` make a file and give it its name when it is complete, whoever else makes it now. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -34,13 +34,13 @@ def keep(target: Path, write: Callable[[Path], object]) -> None:
 
 
 def used(path: Path) -> None:
-    """Mark it as used now; a folder that cannot be written is nobody's to tidy."""
+    """Mark a file or folder as used now. A folder that this process cannot write is left alone."""
     with suppress(OSError):
         os.utime(path)
 
 
 def tidy(paths: Iterable[Path], keep: int = 0) -> None:
-    """Delete all of them but the `keep` last used ones, and what was used lately."""
+    """Delete all paths but the `keep` last used ones and those that were used lately."""
     latest_first = sorted(((_last_use(path), path) for path in paths), reverse=True)
     for last_use, path in latest_first[keep:]:
         if last_use + LATELY < time.time():

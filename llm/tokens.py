@@ -1,4 +1,4 @@
-"""What holds for lists of token ids, whatever their tokenizer."""
+"""Computes on lists of token ids; it knows no tokenizer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from collections.abc import Sequence
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+    """Return the number of tokens with which both sequences begin."""
     differing = (length for length, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
     return next(differing, min(len(one), len(other)))

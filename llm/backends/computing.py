@@ -1,8 +1,8 @@
-"""Where torch computes before there is an engine's thread.
+"""Runs work of torch before there is an engine's thread.
 
-Every thread that computes has OpenMP helpers of its own for as long as it lives. Where all of them together are more
-than the cores, none waits awake for the next product any more, and a step of the engine takes half as long again (2
-cores, SmolLM2-135M, 16 chats: 33 instead of 20 ms). So what computes before must end with its work.
+Every thread that computes has OpenMP helpers of its own for as long as it lives. If all of them together are more than
+the cores, none waits awake for the next product any more, and a step of the engine takes half as long again (2 cores,
+SmolLM2-135M, 16 chats: 33 instead of 20 ms). So a thread that computes earlier must end with its work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 
 async def computed(work: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs) -> Found:
-    """What `work` returns, from a thread of its own that is gone by then."""
+    """Return the result of `work`, computed in a thread of its own that is gone by then."""
     thread = ThreadPoolExecutor(1, "llm-computing")
     working = thread.submit(work, *args, **kwargs)
     try:

@@ -1,4 +1,4 @@
-"""How much memory there is to have, on the machine, in its container, or on the accelerator."""
+"""Finds out how much memory is free on the machine, in its container, or on the accelerator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had now without pushing anything out."""
+    """Return the bytes that can be allocated now without pushing anything out."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(available_memory(), container_memory())
 
 
 def available_memory() -> int:
-    """What the kernel believes can be had; where it does not say (macOS), half of all there is."""
+    """Return the bytes that the kernel believes are available; if it does not say (macOS), half of all memory."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -30,7 +30,7 @@ def available_memory() -> int:
 
 
 def container_memory(cgroup: Path = CGROUP) -> int:
-    """What the control group this process sees leaves (version 2, then 1); a huge number where it says nothing."""
+    """Return what this process's control group leaves (version 2, then 1); a huge number if it has no limit."""
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -43,6 +43,6 @@ def container_memory(cgroup: Path = CGROUP) -> int:
 
 
 def give_back() -> None:
-    """What was freed and is still the allocator's goes back to the system, where there is a call for it (glibc)."""
+    """Return memory that was freed and is still the allocator's to the system, if there is a call for it (glibc)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

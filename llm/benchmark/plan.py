@@ -1,4 +1,4 @@
-"""What is measured, in order: a list of measurements, a run over them, and what the terminal shows of it."""
+"""Plans what is measured, in order, runs it, and shows the progress on the terminal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Tell = Callable[[str], None]
 
 
 class Measurement(NamedTuple):
-    """`title` is shown while it runs."""
+    """One measurement; `title` is shown while it runs."""
 
     title: str
     take: Callable[[], Awaitable[Row]]
 
 
 def before_loading(settings: Settings, options: Options) -> list[Measurement]:
-    """Those that load the model themselves."""
+    """Return the measurements that load the model themselves."""
     found = []
     if "start" in options.kinds:
         found.append(Measurement("starting", partial(machine.start, settings)))
@@ -71,7 +71,7 @@ def on_target(target: Target, options: Options) -> list[Measurement]:
 
 
 async def measure(settings: Settings, options: Options, tell: Tell, done: Callable[[int], None]) -> Report:
-    """All rows. `done` is told how many measurements are left. Raises ConfigurationError."""
+    """Take all measurements. `done` is told how many are left. Raises ConfigurationError."""
     target: Target = ServerTarget(options.url, options.model) if options.url else LocalTarget(settings)
     first = before_loading(settings, options)
     then = on_target(target, options)
@@ -107,7 +107,7 @@ async def measure(settings: Settings, options: Options, tell: Tell, done: Callab
 
 
 def run(settings: Settings, options: Options) -> None:
-    """Measure, show how far it is on the terminal, print the result. Raises ConfigurationError."""
+    """Measure, show the progress on the terminal, print the result. Raises ConfigurationError."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=None)

@@ -1,4 +1,4 @@
-"""How well the model predicts a text by the engine's own forward: what faster numbers cost."""
+"""Measures how well the model predicts a text by the engine's own forward: the price of faster numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _quality(settings: Settings) -> Row:
 
 @torch.inference_mode()
 def perplexity(forward: Forward, tokens: Sequence[int]) -> float:
-    """e to the mean surprise at each token but the first, in one sequence, computed in chunks as a prompt is."""
+    """Return e to the mean surprise at each token but the first, in one sequence, computed in chunks as a prompt is."""
     segment = Segment(forward.layout, len(tokens))
     surprise = 0.0
     for start in range(0, len(tokens) - 1, CHUNK):

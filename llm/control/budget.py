@@ -1,4 +1,4 @@
-"""KV memory as a budget of token places: who has reserved how many."""
+"""Counts KV memory as a budget of token places, and who has reserved how many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Holder = TypeVar("Holder")
 
 
 class TokenBudget(Generic[Holder]):
-    """What is reserved never exceeds `tokens`. Knows nothing of why, nor of where the places are."""
+    """A budget whose reservations never exceed `tokens`. It knows neither their purpose nor where the places are."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
@@ -16,7 +16,7 @@ class TokenBudget(Generic[Holder]):
         self._needs: dict[Holder, int] = {}
 
     def reserve(self, holder: Holder, need: int) -> bool:
-        """Reserve `need` places, instead of what the holder has; False, and nothing changes, where they do not fit."""
+        """Reserve `need` places in all for the holder. Return False, and change nothing, if they do not fit."""
         reserved = self.reserved - self._needs.get(holder, 0) + need
         if reserved > self.tokens:
             return False
@@ -24,5 +24,5 @@ class TokenBudget(Generic[Holder]):
         return True
 
     def release(self, holder: Holder) -> None:
-        """Idempotent."""
+        """Give back what the holder has reserved. Idempotent."""
         self.reserved -= self._needs.pop(holder, 0)

@@ -1,15 +1,15 @@
-"""Load control: how many generate at once, how many may wait, who is next.
+"""Decides who may generate, who waits and who is refused.
 
 The GenerationController owns the two numbers the original named: `num_of_concurrent_executions` running places and
 `max_queue_size` places in the queue. Both are exact. No visitor holds more than `per_visitor_running` of the first and
-`per_visitor_queued` of the second; who of the others is next, `llm.control.fairness` says. Admission looks at places
-only and decides at once, before any templating or tokenising.
+`per_visitor_queued` of the second; `llm.control.fairness` orders the others. Admission looks at places only and
+decides at once, before any templating or tokenising.
 
-Memory is another thing than places: `kv_tokens` of them are shared by all that run. When a place is free the next in
-order is fixed. It gets the place once the memory it needs is free too; until then nobody overtakes it. A request whose
-prompt was not counted yet is taken for the largest there can be.
+Memory is counted apart from places: all running requests share `kv_tokens` token places. When a running place is free
+the next request in order is fixed. It gets the place once the memory it needs is free too; until then nobody overtakes
+it. A request whose prompt was not counted yet is taken for the largest possible.
 
-The controller knows one backend and no sockets; `llm.service` puts it behind one.
+The controller knows one backend and no sockets; `llm.service.server` puts it behind one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ TELL_EVERY = 0.25
 """Seconds between two announcements of places: a queue that moves fast is not worth a frame for each step."""
 
 RETRY_UNKNOWN = 5.0
-"""Seconds after which to try again while no service time was measured yet."""
+"""Seconds after which a refused visitor should try again while no service time was measured yet."""
 
 
 class GenerationController:
-    """Belongs to the event loop it is made in; check and reserve happen without an await in between."""
+    """Gives out the places of one event loop. No await lies between a check of the places and the reservation."""
 
     def __init__(self, backend: Backend, limits: Settings, clock: Clock = time.monotonic) -> None:
         self._backend = backend
@@ -51,7 +51,7 @@ class GenerationController:
         self._running: set[Generation] = set()
         self._waiting: FairQueue[Generation] = FairQueue()
         self._next: Generation | None = None
-        """Chosen for a free place, waits for memory; neither in the queue any more nor running yet."""
+        """The request chosen for a free place that waits for memory: neither queued any more nor running yet."""
         self._memory: TokenBudget[Generation] = TokenBudget(0)
         self._largest_need = 0
         self._service_time = ServiceTime()
@@ -73,7 +73,7 @@ class GenerationController:
         return self._board.on_change(callback)
 
     async def load(self) -> None:
-        """Load the model; until it is there nobody is admitted. Raises ConfigurationError."""
+        """Load the model; until it is loaded nobody is admitted. Raises ConfigurationError."""
         loop = asyncio.get_running_loop()
 
         def progress(message: str, fraction: float | None) -> None:
@@ -98,7 +98,7 @@ class GenerationController:
 
     @property
     def moves(self) -> int | None:
-        """Changes with every token and every end; None while nothing runs (llm.service.watchdog.Work)."""
+        """A count that changes with every token and every end; None while nothing runs (llm.service.watchdog.Work)."""
         return self._moves if self._running else None
 
     async def admit(self, visitor: str) -> Generation:
@@ -146,10 +146,10 @@ class GenerationController:
         await self._backend.close()
 
     def _check_places(self, visitor: str) -> None:
-        """Raises VisitorLimit, Overloaded.
+        """Raise VisitorLimit or Overloaded if there is no place for this visitor.
 
-        Places are free only while nobody who may use one is waiting, or while all wait for memory; then as many more
-        may wait as there are free places, so that the bounds are those of places alone.
+        Running places are free only while nobody who may use one waits, or while all wait for memory. In the second
+        case as many more may wait as there are free places, so that the bounds are those of places alone.
         """
         free = self._max_running - len(self._running)
         own_free = max(0, self._limits.per_visitor_running - self._waiting.running(visitor))
@@ -173,7 +173,7 @@ class GenerationController:
         return len(self._waiting) + (self._next is not None)
 
     def _order(self) -> Iterator[Generation]:
-        """All who wait, the next one first."""
+        """Yield all waiting requests, the next one first."""
         if self._next is not None:
             yield self._next
         yield from self._waiting.order()
@@ -184,7 +184,7 @@ class GenerationController:
     # What a generation calls (llm.control.generation.Owner)
 
     def give_back(self, generation: Generation) -> None:
-        """Idempotent, so that a cancel and the end may both come."""
+        """Free the place of `generation`. Idempotent, because a cancel and the end may both come."""
         place, generation.place = generation.place, Place.NONE
         if place is Place.NONE:
             return
@@ -222,7 +222,7 @@ class GenerationController:
             self._announce()
 
     def _start_next(self) -> None:
-        """Give free places to the next in order, as far as there is memory."""
+        """Give free places to the next requests in order, as far as there is memory."""
         while len(self._running) < self._max_running:
             self._next = generation = self._next or self._waiting.pop(self._may_run)
             if generation is None or not self._memory.reserve(generation, self._need(generation)):

@@ -1,9 +1,9 @@
-"""Who is next: every visitor has a line of their own, and the lines take turns.
+"""Decides who is next: every visitor has a line of their own, and the lines take turns.
 
-Next is the visitor with the fewest answers running, then the one who has been served the fewest tokens, then the one
-who has waited longest. A visitor who becomes active starts at the smallest count of those who are: neither does an hour
-of silence earn a privilege, nor a fresh cookie. The idea is that of the virtual token counter
-(https://arxiv.org/abs/2401.00588). Knows no places and no clock.
+Next is the visitor with the fewest answers running, then the one who was served the fewest tokens, then the one who has
+waited longest. A visitor who becomes active starts at the smallest count of the active ones, so that neither an hour of
+silence nor a fresh cookie earns a privilege. The idea is that of the virtual token counter
+(https://arxiv.org/abs/2401.00588). The module knows no places and no clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 class Line(Generic[Item]):
-    """What one visitor has running and waiting. `waiting` holds (arrival, item), oldest first."""
+    """The running and waiting requests of one visitor. `waiting` holds (arrival, item), oldest first."""
 
     __slots__ = ("running", "served", "waiting")
 
@@ -37,7 +37,7 @@ class Line(Generic[Item]):
 
 
 class FairQueue(Generic[Item]):
-    """The lines of all active visitors; those who have nothing running and nothing waiting are forgotten."""
+    """The lines of all active visitors. A visitor with nothing running and nothing waiting is forgotten."""
 
     def __init__(self) -> None:
         self._lines: dict[str, Line[Item]] = {}
@@ -45,7 +45,7 @@ class FairQueue(Generic[Item]):
         self._size = 0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many items wait."""
         return self._size
 
     def waiting(self, visitor: str) -> int:
@@ -61,7 +61,7 @@ class FairQueue(Generic[Item]):
         self._size += 1
 
     def remove(self, visitor: str, item: Item) -> None:
-        """Take out what does not wait any longer. Raises KeyError if it is not there."""
+        """Remove an item that no longer waits. Raises KeyError if it is not in the queue."""
         line = self._lines[visitor]
         kept = deque(entry for entry in line.waiting if entry[1] is not item)
         if len(kept) == len(line.waiting):
@@ -71,17 +71,17 @@ class FairQueue(Generic[Item]):
         self._forget_idle(visitor)
 
     def ran(self, visitor: str) -> None:
-        """One that was popped runs no longer."""
+        """Note that an item of this visitor that was popped no longer runs."""
         self._lines[visitor].running -= 1
         self._forget_idle(visitor)
 
     def charge(self, visitor: str, tokens: int) -> None:
-        """The visitor was served so many tokens, of a prompt or of an answer."""
+        """Add tokens of a prompt or an answer to what the visitor was served."""
         if (line := self._lines.get(visitor)) is not None:
             line.served += tokens
 
     def pop(self, may_run: Callable[[int], bool]) -> Item | None:
-        """The next whose visitor `may_run` one more beside those running: taken out, and counted as running."""
+        """Remove and return the next item whose visitor `may_run` one more; it counts as running from now on."""
         ready = ((*line.key, visitor) for visitor, line in self._lines.items() if line.waiting)
         for *_, visitor in sorted(ready):
             line = self._lines[visitor]
@@ -93,7 +93,7 @@ class FairQueue(Generic[Item]):
         return None
 
     def order(self) -> Iterator[Item]:
-        """All who wait, in the order in which they would be taken if nobody came, ended or was served meanwhile."""
+        """Yield all waiting items in the order in which they are taken if nobody comes, ends or is served meanwhile."""
         heap = [(*line.key, visitor, 0) for visitor, line in self._lines.items() if line.waiting]
         heapq.heapify(heap)
         while heap:

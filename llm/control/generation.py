@@ -1,6 +1,6 @@
-"""One request from its ticket to its end: the states it goes through and the events it tells.
+"""Follows one request from its ticket to its end: the states that it passes and the events that it tells.
 
-Knows the backend it runs on and the clock; who gets a place, and when, is the controller's affair.
+A generation knows its backend and the clock; the controller decides who gets a place, and when.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Push = Callable[[Event], None]
 Clock = Callable[[], float]
 
 RUN_WITHIN = 10.0
-"""Seconds a ticket is kept for somebody who has not run it."""
+"""Seconds for which a ticket that nobody runs is kept."""
 
 
 class Place(enum.Enum):
-    """What a request holds."""
+    """The kind of place that a request holds."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -38,35 +38,35 @@ class Place(enum.Enum):
 
 
 class Owner(Protocol):
-    """Who gives out the places of `model`."""
+    """The controller, as a generation sees it; it gives out the places of `model`."""
 
     model: str
 
     def give_back(self, generation: Generation) -> None:
-        """Free what `generation` holds and give it to the next; idempotent."""
+        """Free the place of `generation` and give it to the next request. Idempotent."""
 
     def tell_place(self, generation: Generation) -> None:
-        """Call `generation.tell_place` with where it stands now."""
+        """Call `generation.tell_place` with its present position."""
 
     def charge(self, generation: Generation, tokens: int) -> None:
-        """`generation` was served so many tokens."""
+        """Note that `generation` was served this many tokens."""
 
     def prepared(self, generation: Generation) -> None:
-        """Its `need` is known from now on."""
+        """Note that the `need` of `generation` is known from now on."""
 
 
 class Generation:
-    """The controller's ticket.
+    """One admitted request: the controller's ticket.
 
-    Its task is the only one who ends it: Finished is pushed exactly once, after the place is free again, and the
-    place is free only when the backend has left the sequence.
+    Only its task ends it: Finished is pushed exactly once, after the place is free again, and the place is free only
+    when the backend has left the sequence.
     """
 
     def __init__(self, backend: Backend, visitor: str, owner: Owner, limits: Settings, clock: Clock) -> None:
         self.visitor = visitor
         self.place = Place.WAITING
         self.need: int | None = None
-        """Token places of KV memory; None until it is prepared."""
+        """Token places of KV memory that the request may take; None until it is prepared."""
         self.usage = Usage()
         self.outcome: str | None = None
         self.started_at: float | None = None
@@ -98,7 +98,7 @@ class Generation:
         return stream
 
     def run_into(self, request: GenerationRequest, push: Push) -> None:
-        """As `run`, but every event is handed to `push`, on the loop."""
+        """Run the request as `run` does, but call `push` on the loop with every event."""
         if self._push is not None:
             raise RuntimeError("a ticket is run once")
         self._expiry.cancel()
@@ -131,7 +131,7 @@ class Generation:
             self._placed.set_result(None)
 
     def tell_place(self, position: int, size: int, eta: float | None) -> None:
-        """Tell the waiting visitor where he stands, if that has changed."""
+        """Tell the waiting visitor their position, if it has changed."""
         if self._push is None or self._cancelled.done() or self._last_place == (position, size):
             return
         self._last_place = (position, size)
@@ -216,6 +216,6 @@ class Generation:
 
 
 def _forget(prepared: asyncio.Future[Prepared]) -> None:
-    """Look at what came of a preparation nobody waits for, so that asyncio does not complain about its error."""
+    """Retrieve the exception of a preparation that nobody awaits, so that asyncio does not complain about it."""
     if not prepared.cancelled():
         prepared.exception()

@@ -1,4 +1,4 @@
-"""How long the waiting will wait: a forecast from the service times seen so far."""
+"""Forecasts how long the waiting requests will wait, from the service times seen so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 
 SMOOTHING = 0.1
-"""Weight of the newest service time; the mean of the last ten or so decides."""
+"""Weight of the newest service time; the last ten or so decide the mean."""
 
 
 class ServiceTime:
@@ -23,10 +23,10 @@ class ServiceTime:
 
 
 def expected_waits(held: Sequence[float], mean: float, waiting: int) -> list[float]:
-    """Seconds until each of `waiting` requests, in their order, gets a place.
+    """Return the seconds until each of `waiting` requests, in their order, gets a place.
 
-    `held` is how long each of the taken places has been held. A generation that has outlasted the mean is expected
-    to end in a tenth of it. Knows nothing of who may overtake, nor of answers that will be unusually long.
+    `held` is how long each of the taken places has been held. A generation that has outlasted the mean is expected to
+    end in a tenth of it. The forecast knows nothing of who may overtake, nor of answers that will be unusually long.
     """
     free = [max(mean - seconds, mean / 10) for seconds in held]
     heapq.heapify(free)

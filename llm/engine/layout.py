@@ -1,6 +1,6 @@
-"""What the engine stores of a token, in which numbers, and in which way they are read in decode.
+"""Describes what the engine stores of a token, in which numbers, and in which way it is read in decode.
 
-Values only: how keys and values are kept is `kvcache`'s affair, how queries attend to them that of `attention.kernels`.
+These are values only: `kvcache` keeps keys and values, `attention.kernels` computes how queries attend to them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from llm.engine.blocks import Block
 
 PRODUCTS = "products"
 FEW_TOKENS = 512
-"""Of all rows together."""
+"""The most tokens, of all rows together, that count as few."""
 SHORT = 256
-"""Tokens: rows are short while none has more."""
+"""The most tokens of the longest row with which rows count as short."""
 
 
 class Decode(NamedTuple):
-    """In which of `attention.kernels.WAYS` rows in decode attend: few tokens in all, short rows, long ones."""
+    """The way of `attention.kernels.WAYS` in which rows in decode attend: few tokens in all, short rows, long ones."""
 
     few: str = PRODUCTS
     short: str = PRODUCTS
     long: str = PRODUCTS
 
     def way(self, rows: int, length: int) -> str:
-        """For so many rows, the longest of which has that length."""
+        """Return the way for that many rows, the longest of which has that length."""
         if rows * length <= FEW_TOKENS:
             return self.few
         return self.short if length <= SHORT else self.long
@@ -41,7 +41,7 @@ class LayerShape(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Shapes of all layers, where and how their numbers are kept, and how they are read in decode."""
+    """Shapes of all layers, where and in which numbers they are kept, and how they are read in decode."""
 
     layers: tuple[LayerShape, ...]
     dtype: torch.dtype
@@ -54,7 +54,7 @@ class Layout(NamedTuple):
         return numbers * self.dtype.itemsize
 
     def block(self, tokens: int, *rows: int) -> Block:
-        """Room for the keys `[*rows, kv_heads, tokens, key_width]` of all layers, then for their values."""
+        """Return room for the keys `[*rows, kv_heads, tokens, key_width]` of all layers, then for their values."""
         keys = [(*rows, heads, tokens, width) for heads, width, _ in self.layers]
         values = [(*rows, heads, tokens, width) for heads, _, width in self.layers]
         return Block([*keys, *values], self.dtype, self.device)

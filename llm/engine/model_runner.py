@@ -1,4 +1,4 @@
-"""The forward of one step, by the modules of a causal LM of transformers. Knows tokens, not requests."""
+"""Computes the forward of one step by the modules of a causal LM of transformers. It knows tokens, not requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm.engine.layout import Layout
 
 
 class Forward(Protocol):
-    """Computes the packed tokens of one step."""
+    """Computes the packed tokens of one step: `PackedModel` by modules, `program.program.Program` by a step program."""
 
     layout: Layout
     vocabulary: int
@@ -21,11 +21,11 @@ class Forward(Protocol):
     def __call__(
         self, tokens: Sequence[int], positions: Sequence[int], rows: Sequence[int], pack: packed.Pack
     ) -> Tensor:
-        """Logits `[len(rows), vocabulary]` of the tokens at `rows`; keys and values are stored on the way."""
+        """Return logits `[len(rows), vocabulary]` of the tokens at `rows`; keys and values are stored on the way."""
 
 
 class PackedModel:
-    """A model whose attention is `attention.packed_attention` from now on."""
+    """A model whose attention is `attention.packed.packed_attention` from now on."""
 
     def __init__(self, model: Any, layout: Layout) -> None:
         model.set_attn_implementation(packed.NAME)

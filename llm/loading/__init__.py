@@ -1,5 +1,5 @@
-"""Where a model comes from: the bundled one, the hub, a directory, a GGUF file or a function.
+"""Loads a model: the bundled one, or one from the hub, a directory, a GGUF file or a function.
 
-What comes out is a model of transformers with its tokenizer on the right device. How tokens are computed from it is not
+The result is a model of transformers with its tokenizer on the right device; how tokens are computed from it is not
 known here. A reader starts in `loader`.
 """

@@ -1,7 +1,7 @@
-"""Where a model comes from: LLM_MODEL in all its forms, on the device and in the numbers that were asked for.
+"""Loads the model of LLM_MODEL, in all forms of that setting, on the device and in the numbers that were asked for.
 
 Whatever the operator has to change is a ConfigurationError of one line that names the setting and the remedy. Code of
-a model repository is never run. Knows nothing of how tokens are computed.
+a model repository is never run. The loader knows nothing of how tokens are computed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PYTHON = "python:"
 GGUF = ".gguf"
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a generation_config may say of sampling."""
+"""The sampling parameters that are taken from a generation_config."""
 
 
 class LoadedModel(NamedTuple):
@@ -46,7 +46,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def sampling(self) -> SamplingParams:
-        """The parameters its generation_config recommends, else ours. What no request may ask for it may not either."""
+        """The parameters that its generation_config recommends, but for those out of range, over `DEFAULTS`."""
         values = {name: getattr(self.model.generation_config, name) for name in RECOMMENDED}
         return SamplingParams(**{name: value for name, value in values.items() if not out_of_range(name, value)}).over(
             DEFAULTS
@@ -54,7 +54,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens it knows; some of them may have no text."""
+        """The number of its tokens; some of them may have no text."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
@@ -68,7 +68,7 @@ class LoadedModel(NamedTuple):
 
 
 def load(settings: Settings, progress: Progress) -> LoadedModel:
-    """The model of LLM_MODEL, on its device, ready for inference. Blocks; raises ConfigurationError."""
+    """Return the model of LLM_MODEL, on its device, ready for inference. Blocks; raises ConfigurationError."""
     device = device_of(settings)
     dtype = dtype_of(settings, device)
     if isinstance(settings.threads, int):
@@ -87,7 +87,7 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
 
 
 def out_of_range(name: str, value: Any) -> str:
-    """Why a sampling parameter cannot be that; empty: it can."""
+    """Return why a sampling parameter cannot have this value; an empty string if it can."""
     try:
         SamplingParams(**{name: value}).validated()
     except (InvalidRequest, TypeError) as error:
@@ -116,7 +116,7 @@ def _found(settings: Settings, device: torch.device, dtype: torch.dtype | None, 
 
 
 def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
-    """The model's name for people, and a directory that transformers can read."""
+    """Return the model's name for people, and a directory that transformers can read."""
     given, path = settings.model, Path(settings.model).expanduser()
     if path.is_dir():
         return path.resolve().name, path
@@ -128,7 +128,7 @@ def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
 def _from_gguf(
     settings: Settings, file: Path, name: str, sampling: dict[str, Any], dtype: torch.dtype | None, progress: Progress
 ) -> LoadedModel:
-    """By its converted copy; one that was damaged since is made again."""
+    """Load a GGUF file by its converted copy; a copy that was damaged since is made again."""
 
     def from_copy() -> LoadedModel:
         progress("loading the model", None)
@@ -183,7 +183,7 @@ def _from_folder(folder: Path, dtype: torch.dtype | str, label: str) -> tuple[An
 
 
 def _from_function(settings: Settings) -> LoadedModel:
-    """For those who build their model in code: a function that returns model and tokenizer."""
+    """Call the function of a person who builds the model in code; it returns model and tokenizer."""
     path = settings.model.removeprefix(PYTHON)
     module, _, name = path.rpartition(".")
     try:
@@ -196,7 +196,7 @@ def _from_function(settings: Settings) -> LoadedModel:
 
 
 def device_of(settings: Settings) -> torch.device:
-    """The device of LLM_DEVICE, which must be there."""
+    """Return the device of LLM_DEVICE. Raises ConfigurationError if it does not exist."""
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(settings.device)
@@ -213,7 +213,7 @@ def device_of(settings: Settings) -> torch.device:
 
 
 def dtype_of(settings: Settings, device: torch.device) -> torch.dtype | None:
-    """The numbers of LLM_DTYPE; None: those of the checkpoint. float32 is what CPUs are sure to compute fast."""
+    """Return the number type of LLM_DTYPE; None is that of the checkpoint. CPUs are sure to compute float32 fast."""
     if settings.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[settings.dtype]
     return torch.float32 if device.type == "cpu" else None
@@ -221,7 +221,7 @@ def dtype_of(settings: Settings, device: torch.device) -> torch.dtype | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars and the advice that libraries print while they load; errors are ours to tell."""
+    """Silence the bars and the advice that libraries print while they load; this package reports the errors."""
     loggers = transformers.logging, huggingface_hub.utils.logging
     levels = [library.get_verbosity() for library in loggers]
     bars = transformers.logging.is_progress_bar_enabled()

@@ -1,6 +1,6 @@
-"""From a rendered prompt to token ids, texts that spell control tokens (`<|im_end|>`) as text.
+"""Turns a rendered prompt into token ids; texts of people that spell control tokens (`<|im_end|>`) stay text.
 
-So nobody writes turns into a prompt that are not theirs. Knows neither requests nor lengths.
+So nobody writes turns into a prompt that are not theirs. The module knows neither requests nor lengths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llm.prompts.base import ChatPrompt
 
 
 class Encoder:
-    """Prompts to token ids, one at a time: a tokenizer is not made for several threads."""
+    """Encodes prompts with one tokenizer, one at a time: a tokenizer is not made for several threads."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -28,7 +28,7 @@ class Encoder:
             return self._tokens(prompt.render(), prompt.add_special_tokens)
 
     def _encode_apart(self, prompt: ChatPrompt) -> list[int]:
-        """Texts that spell control tokens are encoded on their own, as text.
+        """Encode texts that spell control tokens on their own, as text.
 
         The prompt is rendered with marks in their places. Elsewhere this is not done: a tokenizer may join characters
         across the borders of a text, and the model has learnt them so.
@@ -50,12 +50,12 @@ class Encoder:
 
 
 def texts_of(prompt: ChatPrompt) -> list[str]:
-    """What people wrote: everything in a prompt that is not the prompt class's own."""
+    """Return the texts that people wrote: everything in a prompt that is not the prompt class's own."""
     return [prompt.system, prompt.partial, *(content.message for content in prompt.chat_contents if content.message)]
 
 
 class Marks:
-    """Puts a mark in the place of each text of a prompt, and finds the texts again in what it renders."""
+    """Puts a mark in the place of each text of a prompt, and finds the texts again in the rendered prompt."""
 
     def __init__(self, prompt: ChatPrompt) -> None:
         self._texts: dict[str, str] = {}
@@ -73,6 +73,6 @@ class Marks:
         return mark
 
     def split(self, rendered: str) -> list[tuple[str, bool]]:
-        """The parts of a rendered prompt, and whether each is a text that was marked."""
+        """Return the parts of a rendered prompt, and whether each is a text that was marked."""
         parts = re.split("(\ue000\\d+\ue001)", rendered)
         return [(self._texts.get(part, part), part in self._texts) for part in parts]

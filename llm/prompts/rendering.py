@@ -1,7 +1,7 @@
-"""From a request to the token ids of its prompt, by the prompt class of LLM_PROMPT.
+"""Turns a request into the token ids of its prompt, by the prompt class of LLM_PROMPT.
 
-What does not fit loses whole turns, the oldest first; the system prompt and the last text always stay. Knows no
-engine; called from several threads at once.
+A conversation that does not fit loses whole turns, the oldest first; the system prompt and the last text always stay.
+The module knows no engine; its methods are called from several threads at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPENINGS = ("Aa", "0")
 
 
 class Model(Protocol):
-    """What rendering has to know of a model: `llm.loading.loader.LoadedModel` says it."""
+    """The part of a loaded model that rendering needs; `llm.loading.loader.LoadedModel` has it."""
 
     @property
     def tokenizer(self) -> Any: ...
@@ -44,9 +44,9 @@ class Model(Protocol):
 
 
 class Prepared(NamedTuple):
-    """All that the engine and the text need to know of a request.
+    """A request as token ids: everything that the engine and the detokenizer need to know of it.
 
-    `before`: what the answer goes on with. `common`: how many of the first tokens are the operator's own.
+    `before` are the tokens that the answer continues; the first `common` tokens of the prompt are the operator's own.
     """
 
     tokens: list[int]
@@ -61,12 +61,12 @@ class Prepared(NamedTuple):
 
     @property
     def need(self) -> int:
-        """Tokens it may come to hold."""
+        """Token places of KV memory that the request may take."""
         return len(self.tokens) + self.max_new_tokens
 
 
 class Renderer:
-    """For one model and its settings; prompt and answer together have at most `longest` tokens."""
+    """Renders requests for one model and its settings. Prompt and answer together have at most `longest` tokens."""
 
     def __init__(self, settings: Settings, loaded: Model, longest: int) -> None:
         self._settings = settings
@@ -111,7 +111,7 @@ class Renderer:
 
     @cached_property
     def _opening(self) -> list[int]:
-        """What every prompt begins with that has no system message of its own: template and LLM_SYSTEM_PROMPT."""
+        """The tokens with which prompts begin that have no system message: template and LLM_SYSTEM_PROMPT."""
         try:
             one, other = (self._render([ChatMessage("user", text)])[0] for text in OPENINGS)
         except Exception:
@@ -120,7 +120,7 @@ class Renderer:
         return one[: common_length(one, other)]
 
     def _fitted(self, messages: Sequence[ChatMessage], max_new_tokens: int) -> tuple[list[int], ChatPrompt]:
-        """The tokens of all turns, or of so many that there is room.
+        """Return tokens and prompt of all turns, or of as many as there is room for. Raises ContextLengthExceeded.
 
         How much is cut goes in steps of a quarter of the room, counted from the beginning of the conversation: after a
         cut some turns only append to what was sent before, and its keys and values can be used again.
@@ -157,9 +157,9 @@ class Renderer:
 
 
 def without_oldest_turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
-    """The messages whole, without the oldest turn, without the two oldest, ... down to the last turn.
+    """Return the messages whole, without the oldest turn, without the two oldest, ... down to the last turn.
 
-    A turn is a visitor's text and what answers it.
+    A turn is a visitor's text and its answer.
     """
     system = [message for message in messages if message.role == "system"]
     rest = [message for message in messages if message.role != "system"]

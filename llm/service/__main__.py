@@ -1,4 +1,4 @@
-"""`python -m llm.service`: the service that a client starts."""
+"""Runs the service that a client starts (`python -m llm.service`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an llm service listens: a unix socket in `var`, or what LLM_SERVICE says (`tcp://host:port`, `unix:/path`)."""
+"""Says where an llm service listens: at a unix socket in `var`, or at LLM_SERVICE (`tcp://host:port`, `unix:/path`)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llm.conf import Settings
 from llm.errors import ConfigurationError
 
 LONGEST = 100
-"""Bytes a unix socket's path may have: 108 on Linux, 104 on macOS, one of them the final NUL."""
+"""Bytes of a unix socket's longest path: 108 on Linux, 104 on macOS, one of them the final NUL."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A unix socket's path, or a host and a port."""
+    """The address of a service: a unix socket's path, or a host and a port."""
 
     path: Path | None = None
     host: str = ""
@@ -34,14 +34,14 @@ class Address(msgspec.Struct, frozen=True):
         return f"unix:{self.path}" if self.path is not None else f"tcp://{self.host}:{self.port}"
 
     async def connect(self) -> Streams:
-        """Raises OSError where nobody listens."""
+        """Connect to the service. Raises OSError if nobody listens."""
         if self.path is not None:
             return await asyncio.open_unix_connection(self.path)
         return await asyncio.open_connection(self.host, self.port)
 
     @contextlib.asynccontextmanager
     async def listen(self, accept: Accept) -> AsyncIterator[None]:
-        """Within it, `accept` gets the connections. A unix socket is for its owner alone."""
+        """Listen within the context and hand connections to `accept`. Only its owner may use a unix socket."""
         if self.path is None:
             server = await asyncio.start_server(accept, self.host, self.port)
             try:
@@ -64,7 +64,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> Address:
-    """What LLM_SERVICE says. Raises ConfigurationError."""
+    """Return the address in LLM_SERVICE. Raises ConfigurationError."""
     problem = f"LLM_SERVICE={text}: give tcp://host:port or unix:/path"
     if text.startswith("unix:/"):
         return Address(path=Path(text.removeprefix("unix:")))
@@ -78,7 +78,7 @@ def parse(text: str) -> Address:
 
 
 def service_address(settings: Settings) -> Address:
-    """Where the service of this site is. Raises ConfigurationError."""
+    """Return the address of this site's service. Raises ConfigurationError."""
     if not settings.service:
         return Address(path=_own_socket(settings))
     address = parse(settings.service)
@@ -88,7 +88,7 @@ def service_address(settings: Settings) -> Address:
 
 
 def _own_socket(settings: Settings) -> Path:
-    """`var/llm.sock`, or a short path for this user and this `var` where that is too long for a socket."""
+    """Return `var/llm.sock`, or a short path for this user and this `var` if that is too long for a socket."""
     path = settings.var_path / "llm.sock"
     if len(os.fsencode(path)) <= LONGEST:
         return path

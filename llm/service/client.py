@@ -1,8 +1,8 @@
-"""The GenerationController as seen from any other process: the same interface, over the llm service's socket.
+"""Offers the interface of the GenerationController in any other process, over the llm service's socket.
 
-A ServiceClient finds or starts the service, keeps the link alive, and sees to what ran over a link that broke: what
-had streamed nothing runs again once, the other streams get their `Finished`. It belongs to one event loop;
-`get_controller()` gives that loop's client.
+A ServiceClient finds or starts the service, keeps the link alive, and sees to the requests of a link that broke: those
+that had streamed nothing run again once, the streams of the others get their `Finished`. It belongs to one event loop;
+`get_controller()` returns that loop's client.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from llm.status import StatusBoard
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
-"""How long an admission may take before the visitor is told that the model is not reachable."""
+"""Seconds that an admission may take before the visitor is told that the model is not reachable."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the service is looked for, and started, again."""
 
 
 class ServiceClient:
-    """See the module. Nothing is connected before `connect()` or the first `admit()`."""
+    """The client of one event loop. It connects at `connect()` or at the first `admit()`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class ServiceClient:
         return self._board.on_change(callback)
 
     def connect(self) -> None:
-        """Begin to find or start the service, and keep at it; `status` tells how it goes. Idempotent."""
+        """Begin to find or start the service, and keep at it; `status` tells the progress. Idempotent."""
         if self._keeper is None:
             self._link = asyncio.get_running_loop().create_future()
             self._keeper = asyncio.create_task(self._keep())
@@ -100,7 +100,7 @@ class ServiceClient:
         return await asyncio.shield(self._link)
 
     async def _keep(self) -> None:
-        """Connect, serve the link until it breaks, connect again; ends only when that is hopeless."""
+        """Connect, serve the link until it breaks, and connect again. End only when that is hopeless."""
         failures = 0
         while True:
             try:
@@ -117,7 +117,7 @@ class ServiceClient:
             failures += 1
 
     def _give_up(self) -> None:
-        """Nobody needs to wait for a link any more."""
+        """Fail everything that waits for a link."""
         self._abandon()
         if self._link is not None and not self._link.done():
             self._link.set_exception(Unavailable("The model cannot be loaded; the operator has to look at the log."))
@@ -149,11 +149,11 @@ class ServiceClient:
         await link.guard(self._settings.stall_seconds / 4, self._patience, kills=not self._settings.service)
 
     def _patience(self) -> float:
-        """Importing torch holds the GIL for seconds, from a cold disk for many: loading gets more patience."""
+        """Return the seconds of silence allowed; more while loading, as importing torch holds the GIL for seconds."""
         return self._settings.stall_seconds * (10 if self.status.state == "loading" else 1)
 
     def _revive(self, ticket: ServiceTicket) -> None:
-        """A request that a death has hit before its first text: it runs again when the model is back."""
+        """Keep a request that a death has hit before its first text, so that it runs again when the model is back."""
         if self._keeper is None or self._keeper.done():
             ticket.give_up()
             return
@@ -171,7 +171,7 @@ class ServiceClient:
             ticket.give_up()
 
     def _run_orphans(self, link: Link) -> None:
-        """In their old order, and before anybody new: the questions are sent here and now."""
+        """Admit the kept requests again, in their old order and before anybody new, by sending the questions now."""
         if self.status.state != "ready":
             return
         orphans, self._orphans = [ticket for ticket in self._orphans if ticket.waits], []
@@ -183,7 +183,7 @@ class ServiceClient:
             task.add_done_callback(self._reruns.discard)
 
     async def _open(self) -> tuple[Link, launch.ServiceProcess | None]:
-        """A link to a service with our settings; one with others is replaced if nobody uses it."""
+        """Return a link to a service with these settings; one with other settings is replaced if nobody uses it."""
         for _ in range(10):
             (reader, writer), process = await launch.connect_or_start(self._settings)
             link = Link(reader, writer)
@@ -213,7 +213,7 @@ class ServiceClient:
 
 @contextlib.asynccontextmanager
 async def _answering() -> AsyncIterator[None]:
-    """What is asked of the service within it has to be answered in time, or raises Unavailable."""
+    """Raise Unavailable if what is asked of the service within the context is not answered in time."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             yield
@@ -233,7 +233,7 @@ async def _run_again(ticket: ServiceTicket, link: Link, number: int, answer: asy
 
 
 def _in_words(code: int | None) -> str:
-    """An exit code as of `subprocess`; None: not our child, or not ended yet."""
+    """Describe an exit code of `subprocess`; None if the process is not this one's child, or has not ended yet."""
     if code is None:
         return "the connection broke"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -249,7 +249,7 @@ _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ServiceClient] = 
 
 
 def get_controller() -> ServiceClient:
-    """The client of the running loop, made and connected on first use with the settings of this process."""
+    """Return the client of the running loop, made and connected on first use with the settings of this process."""
     loop = asyncio.get_running_loop()
     for ended in [other for other in _clients if other.is_closed()]:
         del _clients[ended]

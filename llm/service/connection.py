@@ -1,6 +1,6 @@
-"""One client of the llm service, as the service sees it: its frames, and the generations it asked for.
+"""Serves one client of the llm service: reads its frames and follows the generations that it asked for.
 
-Knows the controller, not the socket it came over, nor when the service ends.
+A connection knows the controller, but neither the kind of socket nor when the service ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Connection:
-    """What it asked for ends with it. `retire` is called if the client asks the service to leave."""
+    """One connected client; its generations end with it. `retire` is called if the client asks the service to leave."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Connection:
         self._pending: list[tuple[int, Event]] = []
 
     async def knows(self, token: str) -> bool:
-        """Whether its first frame carries the token."""
+        """Return whether the client's first frame carries the token."""
         try:
             first = await anext(self._frames, None)
         except msgspec.DecodeError:
@@ -47,7 +47,7 @@ class Connection:
         return isinstance(first, wire.Login) and hmac.compare_digest(first.token.encode(), token.encode())
 
     async def serve(self) -> None:
-        """Until the client is gone."""
+        """Handle the client's frames until it is gone."""
         try:
             async for frame in self._frames:
                 await self._handle(frame)
@@ -99,7 +99,7 @@ class Connection:
                 del self._generations[number]
 
     def _push(self, number: int, event: Event) -> None:
-        """All events of one turn of the loop go out in one frame."""
+        """Send an event to the client; all events of one turn of the loop go out in one frame."""
         if isinstance(event, Finished):
             del self._generations[number]
         if not self._pending:

@@ -1,6 +1,6 @@
-"""Finding the llm service of this site, or starting it: one for all processes that share a `var` folder.
+"""Finds the llm service of this site, or starts it: one for all processes that share a `var` folder.
 
-Knows the socket, the lock and the child process; what is said over the socket is the client's affair.
+The module knows the socket, the lock and the child process; the client decides what is said over the socket.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llm.service.address import Streams, service_address
 
 
 class ServiceProcess:
-    """The service this process started. It outlives us: other processes may be using it by then."""
+    """The service that this process started. It outlives this process, since others may use it by then."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -35,13 +35,13 @@ class ServiceProcess:
         self._exited.set()
 
     async def exit_code(self, within: float) -> int | None:
-        """Its exit code, None if it goes on for longer than that."""
+        """Return the exit code, None if the process goes on for longer than `within` seconds."""
         await asyncio.to_thread(self._exited.wait, within)
         return self._process.returncode
 
 
 async def connect(settings: Settings) -> Streams | None:
-    """A connection to the service that lives, None if there is none. Raises ConfigurationError."""
+    """Return a connection to the running service, None if there is none. Raises ConfigurationError."""
     try:
         return await service_address(settings).connect()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -49,7 +49,7 @@ async def connect(settings: Settings) -> Streams | None:
 
 
 async def connect_or_start(settings: Settings) -> tuple[Streams, ServiceProcess | None]:
-    """A connection, and the process if it had to be started. Raises ConfigurationError, Unavailable.
+    """Return a connection, and the process if it had to be started. Raises ConfigurationError, Unavailable.
 
     A service that LLM_SERVICE names is started by the operator, not here.
     """
@@ -77,7 +77,7 @@ async def _start(settings: Settings) -> ServiceProcess:
 
 
 def _spawn(settings: str) -> tuple[subprocess.Popen[str], str]:
-    """Start the service, hand over the settings, wait for the one line it prints."""
+    """Start the service, hand over the settings, and wait for the one line that it prints."""
     popen = subprocess.Popen(
         [sys.executable, "-m", "llm.service"],
         stdin=subprocess.PIPE,
@@ -96,7 +96,7 @@ def _spawn(settings: str) -> tuple[subprocess.Popen[str], str]:
 
 @contextlib.asynccontextmanager
 async def _lock(path: Path) -> AsyncIterator[None]:
-    """Only one process of this site starts a service at a time."""
+    """Hold the lock that lets only one process of this site start a service at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""One connection to the llm service: questions and their answers, streams and their events.
+"""Carries one connection to the llm service: questions and their answers, streams and their events.
 
-Knows the frames, not how the service is found or started (`llm.service.launch`), nor what to do once it is gone
-(`llm.service.client`).
+A link knows the frames, but neither how the service is found or started (`llm.service.launch`), nor what to do once it
+is gone (`llm.service.client`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Answer = wire.Admitted | wire.Refused | wire.StatsReply
 
 
 class Receiver(Protocol):
-    """Who follows one request."""
+    """The ticket that follows one request, as a link sees it."""
 
     def receive(self, event: Event) -> None:
-        """What happened to it; nothing follows `Finished`."""
+        """Take an event of the request; nothing follows `Finished`."""
 
     def lost(self) -> None:
-        """The connection broke before its end."""
+        """Learn that the connection broke before the end of the request."""
 
 
 class Link:
-    """Lives as long as its connection. When that breaks, every question and every receiver hears of it."""
+    """One connection. When it breaks, every open question and every receiver is told."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -51,7 +51,7 @@ class Link:
         return not self._writer.is_closing()
 
     async def hello(self, token: str) -> wire.Hello | None:
-        """Log in; the service's first frame, None if it left without one."""
+        """Log in and return the service's first frame, None if the service left without one."""
         self.send(wire.Login(token))
         frame = await anext(self._frames, None)
         if not isinstance(frame, wire.Hello):
@@ -60,7 +60,7 @@ class Link:
         return frame
 
     async def frames(self) -> AsyncIterator[wire.ServiceFrame]:
-        """Until the connection ends. What answers a question or belongs to a receiver goes there."""
+        """Yield frames until the connection ends, but for those that answer a question or belong to a receiver."""
         async for frame in self._frames:
             self._heard_at = time.monotonic()
             match frame:
@@ -77,10 +77,10 @@ class Link:
                     yield frame
 
     async def guard(self, every: float, patience: Callable[[], float], *, kills: bool) -> None:
-        """Ping it `every` so many seconds; break with a service that says nothing for `patience()` seconds.
+        """Ping the service every `every` seconds; break the connection once it says nothing for `patience()` seconds.
 
-        It is stopped, or hung in native code; what it held is lost either way. With `kills` it runs on this machine
-        and is ours to kill, so that it can be started again; else whoever runs it has to do that.
+        Such a service is stopped, or hung in native code, and its requests are lost either way. With `kills` it runs on
+        this machine and is killed, so that it can be started again; else whoever runs it has to do that.
         """
         while True:
             await asyncio.sleep(every)
@@ -94,7 +94,7 @@ class Link:
             self.send(wire.Ping())
 
     def ask(self, question: wire.Admit | wire.GetStats) -> asyncio.Future[Answer]:
-        """The answer to come; Unavailable when the connection breaks before it. The question is sent at once."""
+        """Send a question at once. Its answer is a future that raises Unavailable if the connection breaks first."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if self.open:
             self._asked[question.id] = answer

@@ -1,9 +1,9 @@
-"""The llm service: a process of its own with the GenerationController and its backend behind a socket.
+"""Puts the GenerationController and its backend behind a socket, in a process of its own.
 
 `python -m llm.service` reads its settings as JSON from standard input, prints one line (`listening`, or why it cannot)
-and serves until 5 s after its last client left: that is how `llm.service.launch` starts it. `manage.py llm_service`
-runs one that stays. It knows nothing of Django; the frames are those of `llm.service.wire`. Exit code 78
-(os.EX_CONFIG) says that starting it again would not help.
+and serves until 5 s after its last client left: `llm.service.launch` starts it so. `manage.py llm_service` runs one
+that stays. The server knows nothing of Django; the frames are those of `llm.service.wire`. Exit code 78 (os.EX_CONFIG)
+says that starting it again would not help.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from llm.service.watchdog import Watchdog, notify
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 5.0
-"""How long it stays after its last client left: long enough for a site that restarts."""
+"""Seconds that the service stays after its last client left: long enough for a site that restarts."""
 FIRST_CLIENT_SECONDS = 60.0
 
 
@@ -53,7 +53,7 @@ def make_backend(settings: Settings) -> Backend:
 
 
 class Service:
-    """The socket, the clients, and the end. With `stays` it does not end for want of clients."""
+    """The socket, the clients, and the end of one service. With `stays` it does not end for want of clients."""
 
     def __init__(self, settings: Settings, address: Address, *, stays: bool = False) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class Service:
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, listening: Callable[[], None]) -> int:
-        """Listen, load, serve; returns the exit code."""
+        """Listen, load and serve; return the exit code."""
         async with self._address.listen(self._accept):
             listening()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,7 +90,7 @@ class Service:
 
     @contextlib.contextmanager
     def _told_to_systemd(self) -> Iterator[None]:
-        """How it is, until it ends; one that a client started is no unit of its own."""
+        """Report to systemd within the context, unless a client started this service: then it is no unit of its own."""
         if not self._stays:
             yield
             return
@@ -111,7 +111,7 @@ class Service:
             self.stop(1)
 
     def _failed(self, reason: str) -> None:
-        """End, but not before whoever started this process was told why: it may not have been accepted yet."""
+        """End, but not before the process that started this one was told why: it may not have been accepted yet."""
         if self._stays:
             sys.stderr.write(f"Cannot start: {reason}\n")
         if self._stays or self._connections:
@@ -155,7 +155,7 @@ class Service:
         )
 
     def _retire(self, connection: Connection) -> None:
-        """End for a client that needs other settings; another client's work is not thrown away for it."""
+        """End for a client that needs other settings, unless another client's work would be thrown away."""
         if self._connections == {connection} and not self._stays:
             self.stop()
         connection.close()
@@ -172,14 +172,14 @@ class Service:
 
 
 def _tell_starter(line: str) -> None:
-    """The one line `llm.service.launch` reads; nobody reads further, so what follows goes to the log."""
+    """Print the one line that `llm.service.launch` reads. Nobody reads further, so later output goes to the log."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 def run(settings: Settings, address: Address, listening: Callable[[], None], *, stays: bool) -> None:
-    """Serve until the end, and leave the process. Raises ConfigurationError, OSError before it listens."""
+    """Serve until the end, and leave the process. Raises ConfigurationError or OSError before it listens."""
 
     async def serve() -> None:
         code = await Service(settings, address, stays=stays).run(listening)

@@ -1,4 +1,4 @@
-"""A place at the llm service, as its client holds it, and what becomes of it when the service dies."""
+"""Holds a client's place at the llm service, and decides what becomes of its request when the service dies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOST = Finished(reason="error", code=Unavailable.code, message="The model's proc
 
 
 class ServiceTicket:
-    """Belongs to the link it was given over.
+    """A place that the client was given over one link.
 
-    When that breaks, a request that has streamed nothing is handed to `revive`, once: it may run again, from its
-    beginning, and nobody notices but by the wait. A second death ends it, because the request itself may be what
-    kills the service. One that has streamed ends at once; its reader keeps the text.
+    When the link breaks, a request that has streamed nothing is handed to `revive`, once: it may run again, from its
+    beginning, and nobody notices but by the wait. A second death ends it, because the request itself may be what kills
+    the service. A request that has streamed ends at once; its reader keeps the text.
     """
 
     def __init__(self, link: Link, number: int, visitor: str, revive: Callable[[ServiceTicket], None]) -> None:
@@ -50,11 +50,11 @@ class ServiceTicket:
 
     @property
     def waits(self) -> bool:
-        """It is to be run again, and nobody has given that up."""
+        """True while the request has been run and has not ended, so that it may be run again."""
         return self._stream is not None and not self._stream.ended
 
     def run_again(self, link: Link, number: int) -> None:
-        """At a new place."""
+        """Run the request at a new place, the number `number` of `link`."""
         self._link, self._number = link, number
         if self._request is not None and self.waits:
             link.run(number, self._request, self)
@@ -62,7 +62,7 @@ class ServiceTicket:
             link.send(wire.Cancel(number))
 
     def give_up(self) -> None:
-        """Nothing will become of it."""
+        """End the request: it cannot be run again."""
         self._end(LOST)
 
     # What the link calls (llm.service.link.Receiver)

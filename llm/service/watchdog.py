@@ -1,6 +1,6 @@
-"""What systemd is told of a process: that it is up, that it lives, that it ends (sd_notify(3): one datagram each).
+"""Tells systemd that a process is up, that it lives, and that it ends (sd_notify(3): one datagram each).
 
-Without systemd nothing happens. Knows of the work only whether there is any and whether it moves.
+Without systemd nothing happens. Of the work a watchdog knows only whether there is any and whether it moves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 LOADING_SECONDS = 60
-"""How much more time to start is asked for while the model loads, over and over as long as the loop turns."""
+"""Seconds for which more time to start is asked while the model loads, over and over as long as the loop turns."""
 
 
 def notify(state: str) -> None:
@@ -30,18 +30,18 @@ def notify(state: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """After how long without a sign of life systemd ends this process (`WatchdogSec`), if it does."""
+    """Return the seconds of silence after which systemd ends this process (`WatchdogSec`), None if it does not."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or None
 
 
 class Work(Protocol):
-    """What has to move."""
+    """The work that a watchdog observes: in the service it is the controller."""
 
     @property
     def loaded(self) -> bool:
-        """It could work."""
+        """True when the work can begin."""
 
     @property
     def moves(self) -> int | None:
@@ -51,7 +51,7 @@ class Work(Protocol):
 class Watchdog:
     """Says READY when the work can begin, and WATCHDOG from then on, as long as the loop turns and the work moves.
 
-    Work that has stood still for `stall` seconds gets no further sign of life, so that systemd ends the process; one
+    Work that has stood still for `stall` seconds gets no further sign of life, so that systemd ends the process; work
     that moves again in time gets on.
     """
 
@@ -64,7 +64,7 @@ class Watchdog:
         self._moved_at = 0.0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Report until the task is cancelled."""
         while True:
             self._look(asyncio.get_running_loop().time())
             await asyncio.sleep(self._period if self._ready else min(self._period, 1.0))

@@ -1,8 +1,8 @@
-"""The frames between the llm service and its clients, and how they are cut out of a byte stream.
+"""Defines the frames between the llm service and its clients, and cuts them out of a byte stream.
 
-MessagePack by msgspec, each frame behind its length (4 bytes, big-endian). A client numbers its
-requests; everything the service says about a request carries that number. All events of one turn of the service's
-loop travel to a client in one `Events` frame. Both ends are always the same version: the hello says which.
+Frames are MessagePack by msgspec, each behind its length (4 bytes, big-endian). A client numbers its requests, and
+everything the service says about a request carries that number. All events of one turn of the service's loop travel to
+a client in one `Events` frame. Both ends are always the same version, which the hello names.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Frame = TypeVar("Frame")
 
 PROTOCOL = 1
 MAX_FRAME = 64 * 1024 * 1024
-"""Bytes; far above any conversation, so that only a broken peer meets it."""
+"""Bytes of the largest frame; far above any conversation, so that only a broken peer meets it."""
 
 
 class Login(msgspec.Struct, frozen=True, tag=True):
-    """The first frame of a client; empty where the service asks for no token. Answered by Hello, or by the end."""
+    """The first frame of a client; the token is empty if the service asks for none. Hello, or the end, answers it."""
 
     token: str
 
 
 class Admit(msgspec.Struct, frozen=True, tag=True):
-    """Answered by Admitted or Refused."""
+    """A request for a place. Admitted or Refused answers it."""
 
     id: int
     visitor: str
@@ -46,30 +46,30 @@ class Run(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Give back the place of `id`, whatever became of it. Not answered; a run request ends with Finished."""
+    """Give back the place of `id`, whatever became of it. Not answered; a request that was run ends with Finished."""
 
     id: int
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True):
-    """Answered by Pong."""
+    """A question whether the service's loop is alive. Pong answers it."""
 
 
 class GetStats(msgspec.Struct, frozen=True, tag=True):
-    """Answered by StatsReply."""
+    """A question for the load. StatsReply answers it."""
 
     id: int
 
 
 class Retire(msgspec.Struct, frozen=True, tag=True):
-    """End, if nobody else is connected: the client needs other settings. Answered by the end of the connection."""
+    """End, if nobody else is connected: the client needs other settings. The end of the connection answers it."""
 
 
 ClientFrame = Login | Admit | Run | Cancel | Ping | GetStats | Retire
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """The first frame of the service. `others`: how many other clients are connected."""
+    """The first frame of the service. `others` is the number of other clients that are connected."""
 
     protocol: int
     fingerprint: str
@@ -95,13 +95,13 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Events(msgspec.Struct, frozen=True, tag=True):
-    """What happened to requests, in order."""
+    """Events of requests, in order, each with the request's number."""
 
     events: list[tuple[int, Event]]
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True):
-    """The service's loop is alive; of its model that says nothing."""
+    """A sign that the service's loop is alive; it says nothing of the model."""
 
 
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
@@ -129,7 +129,7 @@ def encode(frame: ClientFrame | ServiceFrame) -> bytes:
 
 
 async def read_frames(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[Frame]) -> AsyncIterator[Frame]:
-    """Frames until the other end is gone, in whatever way. Raises msgspec.DecodeError for what is none."""
+    """Yield frames until the other end is gone, in whatever way. Raises msgspec.DecodeError for broken ones."""
     while True:
         try:
             (length,) = _length.unpack(await reader.readexactly(_length.size))

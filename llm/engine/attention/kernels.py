@@ -1,7 +1,7 @@
-"""How queries attend to keys: the numbers alone.
+"""Computes how queries attend to keys, and nothing else.
 
-For rows in decode there is more than one way, and which of them is the fastest depends on the machine, on how long the
-rows are and on what keys and values are kept in: `timing` measures it. Knows no sequences.
+There is more than one way for rows in decode. Which of them is the fastest depends on the machine, on how long the rows
+are and on the number type of keys and values: `llm.engine.linear.timing` measures it. The module knows no sequences.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, kind
 
 
 def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, kind: Kind) -> Tensor:
-    """In one call, with sums and softmax in float32. Plain kinds only."""
+    """Attend in one call, with sums and softmax in float32. Plain kinds only."""
     inside = query.to(keys.dtype)
     return F.scaled_dot_product_attention(inside, keys, values, mask, scale=kind.scale).to(query.dtype)
 
 
 def _fused_by_head(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, kind: Kind) -> Tensor:
-    """The same, each head by itself: it reads keys and values more often, and has more for the threads to share."""
+    """Attend as `_fused`, each head by itself: keys and values are read more often, but threads share more work."""
     inside = query.to(keys.dtype).flatten(1, 2).unsqueeze(2)
     out = F.scaled_dot_product_attention(inside, keys, values, mask, scale=kind.scale, enable_gqa=True)
     return out.to(query.dtype).view(query.shape[:-1] + values.shape[-1:])
@@ -66,10 +66,11 @@ WAYS: Mapping[str, Way] = {
 
 
 def products(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, kind: Kind) -> Tensor:
-    """query `[rows, kv_heads, queries, width]`, keys and values `[rows, kv_heads, length, width]`.
+    """Attend by two products and a softmax: query `[rows, kv_heads, queries, width]`.
 
-    Keys and values may lie in several pieces, one after the other, and in numbers of fewer bits than the query's. The
-    mask is added to the scores of the last keys, as many as it has; all queries see those before.
+    Keys and values `[rows, kv_heads, length, width]` may lie in several pieces, one after the other, and in numbers of
+    fewer bits than the query's. The mask is added to the scores of the last keys, as many as it has; all queries see
+    the keys before those.
     """
     query = query * (query.shape[-1] ** -0.5 if kind.scale is None else kind.scale)
     # scores are left in the keys' numbers, which they were computed in: the softmax is inside in float32 anyway
@@ -88,7 +89,7 @@ def products(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], ma
 
 
 def _scores(query: Tensor, keys: Tensor) -> Tensor:
-    """`[rows, kv_heads, queries, length]`, in the keys' numbers."""
+    """Return scores `[rows, kv_heads, queries, length]`, in the keys' numbers."""
     if keys.dtype == query.dtype or query.shape[2] > FEW_QUERIES:
         return torch.matmul(query.to(keys.dtype), keys.transpose(2, 3))
     # the other way round: a third of the time with bfloat16, where oneDNN would bring the keys into another order first
@@ -114,7 +115,7 @@ def _weighted(weights: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 
 def hidden_keys(positions: Tensor, end: int, window: int | None) -> Tensor:
-    """Which of the keys 0 to end-1 a query at each position must not see."""
+    """Return `[positions, end]`: which of the keys 0 to end-1 a query at each position must not see."""
     keys = torch.arange(end, device=positions.device)
     hidden = keys > positions[:, None]
     return hidden if window is None else hidden | (keys <= positions[:, None] - window)

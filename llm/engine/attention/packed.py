@@ -1,10 +1,10 @@
-"""The attention function a model calls in each layer, over the packed tokens of one step.
+"""Defines the attention function that a model calls in each layer, over the packed tokens of one step.
 
-transformers calls `packed_attention` in the place of its own; which sequences the tokens belong to is in a `Pack`,
-found through a variable of the calling thread (some models drop keywords they do not know). The tokens of a pack are
-one for each row of each pool, in order, then the prompt chunks.
+transformers calls `packed_attention` in the place of its own. A `Pack` tells which sequences the tokens belong to; it
+is found through a variable of the calling thread, since some models drop keywords they do not know. The tokens of a
+pack are one for each row of each pool, in order, then the prompt chunks.
 
-Knows no model by name: scale, window, softcap and sinks arrive as keywords, per layer.
+The module knows no model by name: scale, window, softcap and sinks arrive as keywords, per layer.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _thread = threading.local()
 
 
 class Part(Protocol):
-    """Some of the packed tokens: stores their keys and values, answers their queries."""
+    """Some of the packed tokens: it stores their keys and values and answers their queries."""
 
     size: int
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Kind) -> Tensor:
-        """query, key, value: `[1, size, heads, width]` of these tokens, and so is the result."""
+        """Attend in one layer. query, key, value and the result: `[1, size, heads, width]`, of these tokens."""
 
 
 class PoolRows:
-    """One new token for each row of a pool."""
+    """The part with one new token for each row of a pool."""
 
     def __init__(self, pool: Pool) -> None:
         lengths = [slot.length for slot in pool.slots]
@@ -68,7 +68,7 @@ class PoolRows:
         return attend(grouped, keys, values, self._mask(kind.window), kind).reshape(1, self.size, query.shape[2], -1)
 
     def _new_places(self, kv_heads: int) -> Tensor:
-        """`[rows * kv_heads]`: where the new vectors of a layer belong, counted in vectors from the pool's first."""
+        """Return `[rows * kv_heads]`: the places of a layer's new vectors, counted in vectors from the pool's first."""
         if kv_heads not in self._places:
             heads = self._rows[:, None] * kv_heads + torch.arange(kv_heads, device=self._rows.device)
             self._places[kv_heads] = (heads * self._pool.capacity + self._positions[:, None]).flatten()
@@ -82,7 +82,7 @@ class PoolRows:
 
 
 class Chunk:
-    """The next tokens of one prompt, from position `start` on."""
+    """The part with the next tokens of one prompt, from position `start` on."""
 
     def __init__(self, segment: Segment, start: int, size: int) -> None:
         self.size = size
@@ -140,7 +140,7 @@ class Pack:
         self._sizes = [part.size for part in parts]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Kind) -> Tensor:
-        """query, key, value: `[1, tokens, heads, width]`, and so is the result."""
+        """Attend in one layer. query, key, value and the result: `[1, tokens, heads, width]`."""
         if len(self._parts) == 1:
             return self._parts[0].attend(layer, query, key, value, kind)
         queries, keys, values = (x.split_with_sizes(self._sizes, 1) for x in (query, key, value))
@@ -150,7 +150,7 @@ class Pack:
 
 @contextmanager
 def attending(step: Any) -> Iterator[None]:
-    """Within it, the models that this thread calls attend through `step` (a Pack, or whatever has its method)."""
+    """Within the context, models that this thread calls attend through `step` (a Pack, or whatever has its method)."""
     _thread.step = step
     try:
         yield
@@ -171,7 +171,7 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls. The mask is ours to make; further keywords are checked once, by `verify`."""
+    """Attend as transformers asks. The parts make the mask; `verify` checks once that no other keywords matter."""
     kind = Kind(scaling, sliding_window, softcap, s_aux)
     by_token = [x.transpose(1, 2) for x in (query, key, value)]
     return _thread.step.attend(module.layer_idx, *by_token, kind), None

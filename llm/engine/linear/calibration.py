@@ -1,4 +1,4 @@
-"""What a model computes on a short text of several kinds: the measure for anything that computes it less exactly."""
+"""Measures what a model computes on a short text of several kinds, to judge whatever computes it less exactly."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from llm.engine.model_runner import Forward
 
 
 class Quantizable(Forward, Protocol):
-    """A forward whose linear layers may be computed by other products: `engine.program.program.Program`."""
+    """A forward whose linear layers can be computed by other products: `engine.program.program.Program` is one."""
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """In the order in which a step comes to them."""
+        """The products of a step, in the order in which it comes to them."""
 
     def rebound(self, choose: Choose) -> Self:
-        """The same with other products."""
+        """Return the same forward with other products."""
 
     def keeping(self, dtype: torch.dtype, decode: Decode) -> Self:
-        """The same with keys and values in such numbers, read in decode in such ways."""
+        """Return the same forward with keys and values in such numbers, read in decode in such ways."""
 
 
 TEXT = """Alan Turing was a British mathematician. In 1936 he described a machine that can compute whatever can be \
@@ -49,11 +49,11 @@ Answer: 17 - 5 = 12, so there are 12 apples left. Is there anything else you wou
 1. Boil the water. 2. Add the leaves. 3. Wait four minutes."""
 
 TOKENS = 512
-"""At most so many of it."""
+"""The most tokens of the text that are used."""
 
 
 def recorded(program: Quantizable, tokens: Sequence[int]) -> tuple[dict[tuple[str, ...], Tensor], Tensor]:
-    """What each linear layer is given, `[tokens, in]`, by the layer's names; and the logits, all in float32."""
+    """Return each linear layer's input `[tokens, in]`, by the layer's names, and the logits, all in float32."""
     found: dict[tuple[str, ...], Tensor] = {}
 
     def recording(linear: Linear) -> Product:
@@ -71,7 +71,7 @@ def recorded(program: Quantizable, tokens: Sequence[int]) -> tuple[dict[tuple[st
 
 @torch.inference_mode()
 def logits(forward: Forward, tokens: Sequence[int]) -> Tensor:
-    """`[tokens, vocabulary]`, in float32."""
+    """Return the logits of all tokens, `[tokens, vocabulary]`, in float32."""
     size = len(tokens)
     pack = packed.Pack([packed.Chunk(Segment(forward.layout, size), 0, size)])
     return forward(tokens, range(size), range(size), pack).float()
@@ -79,7 +79,7 @@ def logits(forward: Forward, tokens: Sequence[int]) -> Tensor:
 
 @torch.inference_mode()
 def decoded(forward: Forward, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """Those at some positions, `[positions, vocabulary]`: each by a row in decode, what is before it in the cache."""
+    """Return logits at some positions, `[positions, vocabulary]`, each by a row in decode behind its past."""
     size = len(tokens)
     segment = Segment(forward.layout, size)
     pack = packed.Pack([packed.Chunk(segment, 0, size)])
@@ -95,9 +95,9 @@ def decoded(forward: Forward, tokens: Sequence[int], positions: Sequence[int]) -
 
 
 def divergence(found: Tensor, exact: Tensor) -> float:
-    """Mean Kullback-Leibler divergence from the exact next-token distributions, in nats.
+    """Return the mean Kullback-Leibler divergence from the exact next-token distributions, in nats.
 
-    By so much the logarithm of the perplexity grows on a text that the exact model wrote.
+    The logarithm of the perplexity grows by this much on a text that the exact model wrote.
     """
     exact = exact.log_softmax(-1)
     return (exact.exp() * (exact - found.log_softmax(-1))).sum(-1).mean().item()

@@ -1,4 +1,4 @@
-"""Products of 8-bit numbers: what torch has of them for the CPU, behind one interface.
+"""Multiplies 8-bit numbers: torch's kernels for that on the CPU, behind one interface.
 
 A `Core` multiplies rows whose numbers lie in -1 to 1 by a matrix of whole numbers. The rows are rounded to 1/127 with
 a scale that is FIXED: kernels that look for one over the whole tensor (`quantized.linear_dynamic`) let the rows of a
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 127
-"""Of the rows' numbers, on either side of 0."""
+"""Levels of the rows' numbers, on either side of 0."""
 USUAL = (64, 256)
 
 Core = Callable[[Tensor], Tensor]
@@ -32,13 +32,13 @@ class Matrix(NamedTuple):
 
 
 def rounded(weight: Tensor, levels: int) -> Matrix:
-    """Each row of the weight in steps of its own, the largest number being `levels`."""
+    """Round each row of the weight in steps of its own, so that its largest number is `levels`."""
     scales = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / levels
     return Matrix((weight / scales).round_(), scales)
 
 
 def fbgemm(matrix: Matrix) -> Core:
-    """Quantizes the rows, multiplies and gives back float32 in one call."""
+    """Return a core that quantizes the rows, multiplies and gives back float32 in one call."""
     scales = matrix.scales[:, 0].double()
     zeros = torch.zeros(len(scales), dtype=torch.long)
     with _engine("fbgemm"), warnings.catch_warnings():
@@ -55,7 +55,7 @@ def fbgemm(matrix: Matrix) -> Core:
 
 
 def onednn(matrix: Matrix) -> Core:
-    """Plain tensors of whole numbers; the rows are rounded here."""
+    """Return a core over plain tensors of whole numbers; it rounds the rows itself."""
     packed = torch.ops.onednn.qlinear_prepack(matrix.whole.to(torch.int8), None)
     scales = matrix.scales[:, 0].float()
     zeros = torch.zeros(len(scales), dtype=torch.long)
@@ -76,7 +76,7 @@ CORES: dict[str, Callable[[Matrix], Core]] = {"fbgemm": fbgemm, "onednn": onednn
 
 @contextmanager
 def _engine(name: str) -> Iterator[None]:
-    """Packing takes the kernels of torch's current engine."""
+    """Set torch's quantized engine within the context, because packing takes the current engine's kernels."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = name
     try:
@@ -86,10 +86,10 @@ def _engine(name: str) -> Iterator[None]:
 
 
 def levels(make: Callable[[Matrix], Core], shape: tuple[int, int]) -> int | None:
-    """How many levels weights of this shape may have with such a core: 127, 63, or None where it does not work.
+    """Return how many levels weights of this shape may have with such a core: 127, 63, or None if it does not work.
 
-    Without the instructions made for it, two products of 8 bits are summed in 16, which overflow with more than 63
-    (255 * 63 * 2 < 2 ** 15). Asked by trying: the largest numbers there are, and whether a row is the same, bit by
+    Without the instructions made for it, two products of 8 bits are summed in 16, which overflow with more than 63 (255
+    * 63 * 2 < 2 ** 15). It is found by trying: the largest numbers there are, and whether a row is the same, bit by
     bit, alone and in any batch.
     """
     for highest in (LEVELS, LEVELS // 2):
@@ -102,7 +102,7 @@ def levels(make: Callable[[Matrix], Core], shape: tuple[int, int]) -> int | None
 
 
 def works() -> bool:
-    """Whether there is any core here, for layers of a usual shape."""
+    """Return whether any core works here, for layers of a usual shape."""
     return any(levels(make, USUAL) is not None for make in CORES.values())
 
 

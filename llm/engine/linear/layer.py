@@ -1,7 +1,7 @@
-"""A linear layer as the step program has it, and what computes it.
+"""Defines a linear layer as the step program has it, and the product that computes it.
 
-A product is made for one linear from its numbers: how it multiplies, and in what numbers, is its own affair. Knows
-neither the model nor the program.
+A product is made for one linear layer from its numbers; how it multiplies, and in which numbers, is its own affair. The
+module knows neither the model nor the program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Linear(NamedTuple):
     """One product of the program: of one linear layer of the model, or of several that read the same input."""
 
     names: tuple[str, ...]
-    """Of the layers in the model ("model.layers.0.self_attn.q_proj"), in the order of their outputs."""
+    """Names of the layers in the model ("model.layers.0.self_attn.q_proj"), in the order of their outputs."""
     weight: Tensor
     """`[out, in]`"""
     bias: Tensor | None
@@ -31,7 +31,7 @@ Choose = Callable[[Linear], Product]
 
 
 def plain(linear: Linear) -> Product:
-    """In the model's own numbers."""
+    """Return a product in the model's own numbers."""
     _, weight, bias = linear
 
     def product(x: Tensor) -> Tensor:

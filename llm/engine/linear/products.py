@@ -1,7 +1,7 @@
-"""The ways a linear layer can be computed on a CPU.
+"""Has the ways in which a linear layer can be computed on a CPU.
 
-Which of them is right for a layer is decided in `quantize`, what is fast is measured in `timing`. Nothing here knows
-one CPU from another by its name: what works is found by trying.
+`quantize` decides which of them is right for a layer, `timing` measures which is fast. Nothing here knows one CPU from
+another by its name: what works is found by trying.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from llm.engine.linear import int8
 from llm.engine.linear.layer import Linear, Product, plain
 
 TRIED_OUTPUTS = 1024
-"""A way is tried on so many outputs of a layer at most; what goes wrong, goes wrong by the width of its input."""
+"""The most outputs of a layer on which a way is tried; what goes wrong, goes wrong by the width of its input."""
 
 
 class Way(NamedTuple):
     """One way to compute any linear layer of a shape. `make` also takes factors `[in]` that smooth the input, or None.
 
-    An `exact` one has all digits of float32.
-
-    The input's column i is divided by factor i, the weight's is multiplied by it: where a few columns are much larger
-    than the others, the others keep more of their steps (SmoothQuant, https://arxiv.org/abs/2211.10438).
+    An `exact` one has all digits of float32. Smoothing divides the input's column i by factor i and multiplies the
+    weight's by it: if a few columns are much larger than the others, the others keep more of their steps (SmoothQuant,
+    https://arxiv.org/abs/2211.10438).
     """
 
     name: str
@@ -35,7 +34,7 @@ class Way(NamedTuple):
 
 
 def ways(shape: Sequence[int]) -> list[Way]:
-    """Those that work here for a weight of this shape."""
+    """Return the ways that work here for a weight of this shape."""
     names = [name for name in FLOATS if _works(way(name), shape)]
     for name, make in int8.CORES.items():
         levels = int8.levels(make, (min(shape[0], TRIED_OUTPUTS), shape[1]))
@@ -45,7 +44,7 @@ def ways(shape: Sequence[int]) -> list[Way]:
 
 
 def way(name: str) -> Way:
-    """The way of that name, whether it works here or not. Raises KeyError, ValueError."""
+    """Return the way of that name, whether it works here or not. Raises KeyError, ValueError."""
     if name in FLOATS:
         product = FLOATS[name]
         return Way(name, lambda linear, _: product(linear), exact=name.startswith("float32"))
@@ -67,7 +66,7 @@ def _int8(
 
 
 def prepacked(linear: Linear) -> Product:
-    """By oneDNN, the weight in the order in which it is read: from half to a third of the time of a plain one."""
+    """Return a product by oneDNN, the weight in the order of reading: in a third to half of a plain one's time."""
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.contiguous(), None)
     bias = None if linear.bias is None else linear.bias.contiguous()
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -80,7 +79,7 @@ def prepacked(linear: Linear) -> Product:
 
 
 def bfloat16(linear: Linear) -> Product:
-    """The same with 8 bits of precision, summed in float32 inside."""
+    """Return a prepacked product with 8 bits of precision, summed in float32 inside."""
     names, weight, bias = linear
     inside = prepacked(Linear(names, weight.bfloat16(), None if bias is None else bias.bfloat16()))
 
@@ -98,7 +97,7 @@ FLOATS: dict[str, Callable[[Linear], Product]] = {
 
 
 def _works(way: Way, shape: Sequence[int]) -> bool:
-    """Not every build of torch has oneDNN, and not for every processor."""
+    """Return whether a way computes this shape: not every build of torch has oneDNN, and not for every processor."""
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(min(shape[0], TRIED_OUTPUTS), shape[1], generator=generator)
     linear, x = Linear((), weight, weight[:, 0]), torch.randn(1, 3, shape[1], generator=generator)
@@ -111,7 +110,7 @@ def _works(way: Way, shape: Sequence[int]) -> bool:
 
 
 def coarse(core: int8.Core, bias: Tensor | None, smooth: Tensor | None) -> Product:
-    """Each row divided by its own largest number: whatever else is in the batch, it comes out the same."""
+    """Return a product that divides each row by its own largest number, so that it is the same in whatever batch."""
 
     def product(x: Tensor) -> Tensor:
         if smooth is not None:
@@ -124,7 +123,7 @@ def coarse(core: int8.Core, bias: Tensor | None, smooth: Tensor | None) -> Produ
 
 
 def twice(core: int8.Core, bias: Tensor | None, smooth: Tensor | None) -> Product:
-    """The same with 16 bits for the input: what the first rounding leaves goes through the core as rows of its own."""
+    """Return such a product with 16 bits for the input: what rounding leaves goes through the core as further rows."""
 
     def product(x: Tensor) -> Tensor:
         if smooth is not None:
@@ -141,5 +140,5 @@ def twice(core: int8.Core, bias: Tensor | None, smooth: Tensor | None) -> Produc
 
 
 def _largest(x: Tensor) -> Tensor:
-    """Of each row, `[..., 1]`, and never 0. A row with what is no number stays one: it is multiplied by that again."""
+    """Return the largest number of each row, `[..., 1]`, never 0; of a row with NaN that is NaN, in the product too."""
     return x.abs().amax(-1, keepdim=True).clamp_min_(1e-30)

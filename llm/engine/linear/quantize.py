@@ -1,16 +1,16 @@
-"""Which way each linear layer of a step program is computed, and what keys and values are kept in: the fastest whose
-error is small enough.
+"""Chooses how each linear layer of a step program is computed, and in which numbers keys and values are kept.
 
-Measured, not assumed: a layer's error is that of its outputs on the calibration text, relative, as the mean over the
-outputs (a product of several layers has outputs of very different size). With SmolLM2 and 8 bits of VNNI, rows and
-weights rounded as they are have 2 to 12 %; smoothed (alpha 0.5), 1 to 2 %, and 3 % before `down_proj`, whose inputs
-have the worst outliers; with 16 bits for the rows 0.6 to 1.4 %. Most of what int8 costs comes from a few of them.
-Perplexity relative to float32: all as they are 1.053; all smoothed 1.024; `down_proj` twice in addition 1.011; all
-above 2 % twice 1.012 (with 63 levels 1.00, as far as 1,300 tokens tell). `down_proj` and the head twice but
-nothing smoothed: 1.030. So: smooth where it helps, compute twice what is above the bound.
+The choice is the fastest whose error is small enough. A layer's error is measured: that of its outputs on the
+calibration text, relative, as the mean over the outputs (a product of several layers has outputs of very different
+size). With SmolLM2 and 8 bits of VNNI, rows and weights rounded as they are have 2 to 12 %; smoothed (alpha 0.5), 1 to
+2 %, and 3 % before `down_proj`, whose inputs have the worst outliers; with 16 bits for the rows 0.6 to 1.4 %. Most of
+what int8 costs comes from a few of them. Perplexity relative to float32: all as they are 1.053; all smoothed 1.024;
+`down_proj` twice in addition 1.011; all above 2 % twice 1.012 (with 63 levels 1.00, as far as 1,300 tokens tell).
+`down_proj` and the head twice but nothing smoothed: 1.030. So layers are smoothed where it helps, and computed twice
+where they are above the bound.
 
-What all together do is measured too, by the divergence of the next-token distributions. While that is above BOUND, the
-bound for a layer is made smaller.
+The error of all layers together is measured too, by the divergence of the next-token distributions. While that is
+above BOUND, the bound for a layer is made smaller.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ from llm.errors import one_line
 logger = logging.getLogger(__name__)
 
 BOUND = 0.0198
-"""Of the divergence: ln 1.02, a perplexity of 1.02 times that of float32."""
+"""The largest divergence: ln 1.02, a perplexity of 1.02 times that of float32."""
 LAYER_BOUNDS = (0.02, 0.015, 0.01)
 ALPHA = 0.5
 EVERY = 4
-"""Of so many tokens one is looked at for the error of a layer, all for what the layers do together."""
+"""One token in this many is looked at for the error of a layer, all of them for the error of the layers together."""
 DECODED = 16
-"""Of so many, one as it is in decode."""
+"""One token in this many is computed as it is in decode."""
 
 KEEPING = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16)}
 
 SOURCES = (packed, calibration, int8, kernels, layout, products, timing)
-"""What they are decides what is chosen."""
+"""The modules whose code decides the choice, beside this one."""
 
 Names = tuple[str, ...]
 
 
 class Choice(NamedTuple):
-    """For one layer: the name of a way, and the factors that smooth its input."""
+    """The choice for one layer: the name of a way, and the factors that smooth its input."""
 
     way: str
     factors: Tensor | None = None
 
 
 class Choices(NamedTuple):
-    """For a program: of each of its layers, in what numbers keys and values are kept, and how they are read."""
+    """The choices for a program: its layers, the numbers of keys and values, and how those are read in decode."""
 
     layers: Mapping[Names, Choice]
     keeping: torch.dtype = torch.float32
@@ -76,9 +76,9 @@ class Choices(NamedTuple):
 
 
 def quantized(program: Quantizable, tokens: Sequence[int] | None, folder: Path) -> tuple[Quantizable, str]:
-    """The program with the fastest products that are exact enough, in float32 where nothing else is; and in words.
+    """Return the program with the fastest products that are exact enough, and its choices in words.
 
-    `tokens` are those of the calibration text; None: float32 everywhere. What was chosen is kept in `folder`, for this
+    `tokens` are those of the calibration text; None: float32 everywhere. The choices are kept in `folder`, for this
     model, machine and version of torch.
     """
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def summary(choices: Choices) -> str:
 
 @torch.inference_mode()
 def _chosen(program: Quantizable, tokens: Sequence[int]) -> tuple[Choices, Quantizable]:
-    """And the program with them; nothing but exact ones where others change too much together."""
+    """Choose, and return the program too; only exact products are chosen if the others together change too much."""
     seen, exact = calibration.recorded(program, tokens)
     fastest = fastest_first(program.linears)
     for bound in LAYER_BOUNDS:
@@ -125,7 +125,7 @@ def _chosen(program: Quantizable, tokens: Sequence[int]) -> tuple[Choices, Quant
 
 @torch.inference_mode()
 def _exact(program: Quantizable) -> tuple[Choices, Quantizable]:
-    """The fastest that lose nothing."""
+    """Choose the fastest products that lose nothing, and return the program too."""
     fastest = fastest_first(program.linears, exact=True)
     choices = {linear.names: Choice(fastest[linear.weight.shape][0].name) for linear in program.linears}
     decode, _ = decoding(program.layout)
@@ -133,8 +133,8 @@ def _exact(program: Quantizable) -> tuple[Choices, Quantizable]:
 
 
 def _with_fewer_bits(program: Quantizable, tokens: Sequence[int], exact: Tensor) -> Quantizable:
-    """The program, attending as is fastest here; keys and values in bfloat16, if that is faster and loses little: in a
-    prompt, and in decode, where scores have no more bits either."""
+    """Return the program with the fastest attention, and keys and values in bfloat16 if that is faster and loses
+    little: in a prompt, and in decode, where scores have no more bits either."""
     decode, seconds = decoding(program.layout)
     program = program.keeping(program.layout.dtype, decode)
     decode, fewer = decoding(program.layout._replace(dtype=torch.bfloat16))
@@ -150,7 +150,7 @@ def _with_fewer_bits(program: Quantizable, tokens: Sequence[int], exact: Tensor)
 
 
 def choice(linear: Linear, seen: Tensor, fastest: Sequence[Way], bound: float) -> Choice:
-    """The first way, smoothed if need be, whose error is within the bound."""
+    """Return the first way, smoothed if need be, whose error is within the bound."""
     exact = torch.nn.functional.linear(seen, linear.weight, linear.bias)
     for way in fastest:
         if way.exact:
@@ -162,14 +162,14 @@ def choice(linear: Linear, seen: Tensor, fastest: Sequence[Way], bound: float) -
 
 
 def factors(linear: Linear, seen: Tensor) -> Tensor:
-    """The geometric mean of how large an input gets and how large its weights are, for alpha 0.5."""
+    """Return factors by the geometric mean of the size of an input and of its weights, for alpha 0.5."""
     inputs, weights = seen.abs().amax(0).clamp_min(1e-5), linear.weight.abs().amax(0).clamp_min(1e-5)
     found = inputs**ALPHA / weights ** (1 - ALPHA)
     return found / found.mean()
 
 
 def error(found: Tensor, exact: Tensor) -> float:
-    """Mean over the outputs of their error in proportion to themselves; NaN counts as any error."""
+    """Return the mean over the outputs of their error in proportion to themselves; NaN counts as an infinite error."""
     size = torch.linalg.vector_norm(exact, dim=0).clamp_min(1e-12)
     relative = (torch.linalg.vector_norm(found - exact, dim=0) / size).mean().item()
     return relative if relative == relative else float("inf")
@@ -184,7 +184,7 @@ def _bound(program: Quantizable, choices: Mapping[Names, Choice]) -> Quantizable
 
 
 def _key(program: Quantizable, *, exact: bool) -> str:
-    """Of this model, machine and code. Its numbers are told by a sample."""
+    """Return a hash of this model, machine and code. A sample of the model's numbers stands for all of them."""
     told: list[object] = [exact, torch.__version__, torch.get_num_threads(), _processor()]
     told += [Path(str(module.__file__)).read_text() for module in SOURCES]
     told += [Path(__file__).read_text()]
@@ -194,7 +194,7 @@ def _key(program: Quantizable, *, exact: bool) -> str:
 
 
 def _processor() -> str:
-    """What tells one kind from another, its instructions above all."""
+    """Return what tells one kind of processor from another, above all its instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -228,7 +228,7 @@ def _kept(target: Path, program: Quantizable) -> Choices | None:
 
 
 def _check(linear: Linear, chosen: Choice) -> None:
-    """Raises KeyError or ValueError for what was never chosen for such a layer."""
+    """Raise KeyError or ValueError for a choice that can never have been made for such a layer."""
     products.way(chosen.way)
     smooth = chosen.factors
     if smooth is not None and not (

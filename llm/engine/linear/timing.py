@@ -1,6 +1,6 @@
-"""How long what a step consists of takes on this machine, in one way or another.
+"""Measures how long the parts of a step take on this machine, in one way or another.
 
-All is timed as in a step, one layer after the other: weights, keys and values come from memory then, all else is warm.
+All are timed as in a step, one layer after the other: weights, keys and values come from memory then, all else is warm.
 (Alone, between two sweeps over all of the cache, every product takes 200 microseconds longer, and slow ones seem good.)
 """
 
@@ -22,20 +22,20 @@ from llm.engine.linear.layer import Linear, Product
 from llm.engine.linear.products import Way, ways
 
 ROWS = (1, 16, 32)
-"""Rows of a step that are timed."""
+"""Rows of the steps that are timed."""
 REPEATS = 5
-"""The shortest counts: what else the machine does makes it longer."""
+"""Times that each is measured. The shortest counts: whatever else the machine does makes it longer."""
 LAYERS = 16
-"""Of each shape, and of attention, that are timed: together more than fit into a cache, if a model is large enough."""
+"""Layers of each shape, and of attention, that are timed: together they exceed a cache, if a model is large enough."""
 CONTEXTS = ((1, 128), (16, 128), (16, 640))
-"""Few tokens in decode, short rows and long ones: how many rows, how long."""
+"""Rows and their length that stand for few tokens in decode, short rows and long ones."""
 GROUP = 3
 """Queries to a key head."""
 
 
 @torch.inference_mode()
 def fastest_first(linears: Sequence[Linear], *, exact: bool = False) -> dict[torch.Size, list[Way]]:
-    """The ways that work, for each shape, by their time; `exact` ones alone, or all."""
+    """Return the ways that work, for each shape, by their time; `exact` ones alone, or all."""
     sample = _sample(linears)
     shapes = dict.fromkeys(linear.weight.shape for linear in sample)
     usable = {shape: {way.name: way for way in ways(shape) if way.exact or not exact} for shape in shapes}
@@ -47,14 +47,14 @@ def fastest_first(linears: Sequence[Linear], *, exact: bool = False) -> dict[tor
 
 
 def ranked(ways: Sequence[Way], costs: Sequence[tuple[float, ...]]) -> list[Way]:
-    """By their costs, each number of ROWS counting alike."""
+    """Return the ways by their costs, each number of ROWS counting alike."""
     best = [min(column) for column in zip(*costs, strict=True)]
     slowness = [sum(mine / least for mine, least in zip(row, best, strict=True)) for row in costs]
     return [way for _, way in sorted(zip(slowness, ways, strict=True), key=lambda pair: pair[0])]
 
 
 def cost(way: Way, linears: Sequence[Linear]) -> dict[torch.Size, tuple[float, ...]]:
-    """Seconds that a product of each shape takes, for each number of ROWS."""
+    """Return the seconds that a product of each shape takes, for each number of ROWS."""
     products = [(linear.weight.shape, way.make(linear, None)) for linear in linears]
     found = [_seconds(products, rows) for rows in ROWS]
     return {shape: tuple(seconds[shape] for seconds in found) for shape in found[0]}
@@ -75,7 +75,7 @@ def _seconds(products: Sequence[tuple[torch.Size, Product]], rows: int) -> dict[
 
 
 def _sample(linears: Sequence[Linear]) -> list[Linear]:
-    """The first LAYERS of each shape, in the order of a step."""
+    """Return the first LAYERS of each shape, in the order of a step."""
     seen = Counter[torch.Size]()
     sample = []
     for linear in linears:
@@ -87,7 +87,7 @@ def _sample(linears: Sequence[Linear]) -> list[Linear]:
 
 @torch.inference_mode()
 def decoding(layout: Layout) -> tuple[Decode, float]:
-    """How rows in decode attend the fastest, and the seconds of a layer: what is long counts for more."""
+    """Return how rows in decode attend the fastest, and the seconds of a layer; long rows count for more."""
     part = layout._replace(layers=layout.layers[:LAYERS])
     best = []
     for context in CONTEXTS:

@@ -1,4 +1,4 @@
-"""The step program: a causal LM as one straight-line Python function, which computes a step in fewer calls.
+"""Makes the step program: a causal LM as one straight-line Python function, which computes a step in fewer calls.
 
 `capture` makes a graph of the model, `passes` give it fewer and larger calls (`operations`: what they put in, `graphs`:
 how they look and change), `emission` writes it out as Python, `program` binds the text to the model's numbers, and
@@ -14,7 +14,7 @@ What helped (SmolLM2-135M, 30 layers; microseconds of one call, one thread of a 
 - RMS norm as a quotient by `hypot`: 4.5 instead of 9.4 for one row, 7 instead of 12 for sixteen; `torch.rms_norm` is
   several kernels on a CPU.
 
-What did not:
+What did not help:
 
 - RMS norm as a layer norm of (x, -x), whose mean is zero: 6 for one row, but twenty times as long for 192.
 - Its mean square as a batched product of each row with itself: 7 for one row, 19 for sixteen.

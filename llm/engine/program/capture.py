@@ -1,4 +1,4 @@
-"""A causal LM as a graph of plain operators, by `torch.export`, with its attention left open.
+"""Captures a causal LM as a graph of plain operators, by `torch.export`, with its attention left open.
 
 In the graph each attention is one call of the operator `llm::attend`, whose arguments say how that layer attends: the
 graph knows neither keys and values of earlier tokens nor what a step is. The numbers of tokens and of rows are
@@ -25,7 +25,7 @@ class Captured(NamedTuple):
 
     graph: fx.Graph
     constants: Mapping[str, Tensor]
-    """By the targets of the graph's get_attr nodes; those of the model have its own names and its own storage."""
+    """Constants by the targets of get_attr nodes; those of the model have its own names and its own storage."""
 
 
 @torch.library.custom_op("llm::attend", mutates_args=())
@@ -39,7 +39,7 @@ def attend(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """query, key, value: `[1, heads, tokens, width]`; the result would be `[1, tokens, heads, width]`."""
+    """Stand for an attention: query, key, value `[1, heads, tokens, width]`, result `[1, tokens, heads, width]`."""
     raise NotImplementedError("it stands for an attention in a graph, and is replaced before that runs")
 
 
@@ -64,7 +64,7 @@ def _attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls; the same keywords as in `attention.packed_attention`."""
+    """Attend as transformers asks, with the same keywords as `attention.packed.packed_attention`."""
     return attend(query, key, value, module.layer_idx, scaling, sliding_window, softcap, s_aux), None
 
 
@@ -85,7 +85,7 @@ class _Step(torch.nn.Module):
 
 
 def captured(model: Any) -> Captured:
-    """The model as a graph; it is itself as it was. Raises whatever `torch.export` raises."""
+    """Return the model as a graph, and leave it as it was. Raises whatever `torch.export` raises."""
     device = model.device
     tokens = torch.export.Dim("tokens", min=2, max=MOST_TOKENS)
     rows = torch.export.Dim("rows", min=2, max=MOST_TOKENS)
@@ -114,7 +114,7 @@ def _attending_openly(model: Any) -> Iterator[None]:
 
 
 def own_tensors(model: Any) -> dict[str, Tensor]:
-    """The model's parameters and buffers, by the names that they have in a graph of it."""
+    """Return the model's parameters and buffers, by the names that they have in a graph of it."""
     named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     return {f"model.{name}": tensor.detach() for name, tensor in named}
 

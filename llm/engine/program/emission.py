@@ -1,7 +1,7 @@
-"""A graph written out as Python: one function that makes the step, which is one line for each call.
+"""Writes a graph as Python: one function that makes the step, which is one line for each call.
 
-What does not depend on the step is computed where the step is made. The text is all there is: it can be kept in a
-file and run again, with the same model, where `torch.export` was never called.
+Values that do not depend on the step are computed where the step is made. The text is self-contained: it can be kept in
+a file and run again, with the same model, in a process that never called `torch.export`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def bind(tensors, product):
 INPUTS = ("tokens", "positions", "rows")
 ATTEND = "attend"
 LARGEST_LITERAL = 4096
-"""Numbers of a constant that is not the model's."""
+"""The most numbers of a constant that is not the model's."""
 
 
 class Unwritable(Exception):
-    """Something of the graph has no text."""
+    """Raised when something in the graph has no text."""
 
 
 def written(graph: fx.Graph, constants: Mapping[str, Tensor], own: frozenset[str]) -> str:
-    """The text of `bind(tensors, product) -> step(tokens, positions, rows, attend) -> logits [1, rows, vocabulary]`.
+    """Return the text of `bind(tensors, product) -> step(tokens, positions, rows, attend) -> logits`.
 
-    `own`: the targets of tensors that `bind` finds in `tensors`; other constants are in the text. `product(names,
-    weights, biases)` gives the product of linear layers.
+    Logits are `[1, rows, vocabulary]`. `own` are the targets of tensors that `bind` finds in `tensors`; other constants
+    are in the text. `product(names, weights, biases)` gives the product of linear layers.
     """
     return "".join(_Writer(graph, constants, own).lines())
 
@@ -131,13 +131,13 @@ class _Writer:
 SIGNS = {
     "getitem": "{}[{}]", "add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "floordiv": "{} // {}", "mod": "{} % {}",
 }  # fmt: skip
-"""Of Python's own operators, which compute with sizes."""
+"""The signs of Python's own operators, which compute with sizes."""
 HOLDERS = {"torch": torch, "torch._C._nn": torch._C._nn}
-"""Of functions that are operators, but quicker to call."""
+"""Modules with functions that equal operators, but are quicker to call."""
 
 
 def _method(node: fx.Node) -> str | None:
-    """The tensor's method that is this operator; calling it costs half as much as calling the operator."""
+    """Return the name of the tensor's method that is this operator, if there is one: calling it costs half as much."""
     if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
         return None
     schema = node.target._schema

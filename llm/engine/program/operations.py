@@ -1,4 +1,4 @@
-"""What stands in a step program that is no operator of torch: put there by the passes, called by the program."""
+"""Defines the calls in a step program that are no operators of torch; passes put them in, the program calls them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 def apply(product: Any, x: Tensor) -> Tensor:
-    """Where the product of a linear layer is used; written as the call it is."""
+    """Mark where the product of a linear layer is used; it is written as the call it is."""
     raise NotImplementedError
 
 
 def product(names: Any, weights: Any, biases: Any) -> Any:
-    """Where it is chosen, once, for the layers of these names; given to the program from outside."""
+    """Mark where the product for the layers of these names is chosen, once; the program is given it from outside."""
     raise NotImplementedError
 
 
 def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Any) -> Tensor:
-    """Where a layer attends; given to the program with each step.
+    """Mark where a layer attends; the program is given the function with each step.
 
     query, key, value `[1, tokens, heads, width]`, result `[1, tokens, heads, width]`.
     """
@@ -27,7 +27,7 @@ def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Any) -> 
 
 
 def signed(sin: Tensor) -> Tensor:
-    """The sines of a rotation whose halves are swapped without changing a sign."""
+    """Return the sines of a rotation whose halves are swapped without changing a sign."""
     return torch.cat((sin[..., : sin.shape[-1] // 2].neg(), sin[..., sin.shape[-1] // 2 :]), -1)
 
 

@@ -1,7 +1,7 @@
-"""A causal LM as one straight-line Python function over its tensors, with a product of choice for each linear layer.
+"""Binds the text of a step program to its model's numbers, with a product of choice for each linear layer.
 
-`capture` and `passes` make a graph of the model, `emission` a text of the graph; here the text meets the model's
-numbers. The text is made once for a model and a version of everything that made it, and kept in a file.
+`capture` and `passes` make a graph of the model, `emission` a text of the graph. The text is made once for a model and
+a version of everything that made it, and kept in a file (`startup`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Step = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 
 
 def written(model: Any) -> str:
-    """The text of a model's step. Raises whatever stands against it."""
+    """Return the text of a model's step. Raises whatever `capture`, `passes` and `emission` raise."""
     graph, constants = captured(model)
     passes.simplify(graph)
     return emission.written(graph, constants, frozenset(own_tensors(model)))
@@ -58,7 +58,7 @@ class Text:
         return tuple(self._linears.values())
 
     def release(self) -> None:
-        """Give up the model's numbers: what the programs made of it so far have, they keep."""
+        """Give up the model's numbers; the programs made so far keep those that they use."""
         self._model.to("meta")
         self._tensors, self._linears = {}, {}
 
@@ -82,7 +82,7 @@ def _joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tenso
 
 
 class Program:
-    """The forward of a packed step, as `model.PackedModel` is, with the products that `choose` gives."""
+    """The forward of a packed step, as `model_runner.PackedModel` is, with the products that `choose` gives."""
 
     def __init__(self, text: Text, layout: Layout, vocabulary: int, choose: Choose = plain) -> None:
         self.layout = layout
@@ -92,21 +92,21 @@ class Program:
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """In the order in which a step comes to them."""
+        """The products of a step, in the order in which it comes to them."""
         return self._text.linears
 
     def rebound(self, choose: Choose) -> Program:
-        """The same with other products."""
+        """Return the same program with other products."""
         return Program(self._text, self.layout, self.vocabulary, choose)
 
     def keeping(self, dtype: torch.dtype, decode: Decode) -> Program:
-        """The same with keys and values in such numbers, read in decode in such ways."""
+        """Return the same program with keys and values in such numbers, read in decode in such ways."""
         other = copy.copy(self)
         other.layout = self.layout._replace(dtype=dtype, decode=decode)
         return other
 
     def release(self) -> None:
-        """Give up the numbers that this program does not use, the model's own. It cannot be rebound after that."""
+        """Give up the model's numbers that this program does not use. It cannot be rebound after that."""
         self._text.release()
 
     def __call__(

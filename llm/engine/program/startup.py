@@ -1,6 +1,6 @@
-"""The step program of a model that is about to be served: kept from the last start or made now, checked, or left out.
+"""Finds the step program for a model that is about to be served: kept from the last start, made now, or none.
 
-It is used only where its logits are those of the model's own modules, which serve where it is not.
+It is used only if its logits are those of the model's own modules, which serve in its place otherwise.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from llm.errors import one_line
 logger = logging.getLogger(__name__)
 
 MAKERS = (capture, emission, graphs, kernels, operations, passes)
-"""What they are decides what a text is."""
+"""The modules whose code decides what a text is."""
 
 
 def programmed(eager: PackedModel, folder: Path, choose: Choose = plain) -> Forward:
-    """The program of a packed model, `eager` itself where there is none. Texts are kept in `folder`."""
+    """Return the program of a packed model, `eager` itself if there is none. Texts are kept in `folder`."""
     try:
         program = _kept(eager, folder) or _made(eager, folder)
     except Exception as error:  # noqa: BLE001 whatever it is, the modules can do without
@@ -64,7 +64,7 @@ def _made(eager: PackedModel, folder: Path) -> Program:
 
 
 def checked(text: str, eager: PackedModel) -> Program:
-    """Its logits are compared with the modules': prompts in chunks, two in decode, at last one alone."""
+    """Return the program. Its logits are compared with the modules': prompts in chunks, two in decode, one alone."""
     program = Program(Text(text, eager.model), eager.layout, eager.vocabulary)
     conversations = verify.conversations(eager.model)
     expected = verify.packed_logits(eager, conversations)
@@ -73,7 +73,7 @@ def checked(text: str, eager: PackedModel) -> Program:
 
 
 def file(folder: Path, model: Any) -> Path:
-    """Where the text for such a model is kept, as long as all is as it is now."""
+    """Return where the text for such a model is kept, as long as everything that decides it is unchanged."""
     told = [torch.__version__, transformers.__version__, type(model).__qualname__, str(model.dtype), model.device.type]
     told += [source.read_text() for maker in MAKERS for source in _sources(maker)]
     told += [model.config.to_json_string(use_diff=False), str(model)]
@@ -81,6 +81,6 @@ def file(folder: Path, model: Any) -> Path:
 
 
 def _sources(module: ModuleType) -> list[Path]:
-    """Its file, or all those of a package."""
+    """Return the file of a module, or all files of a package."""
     target = Path(str(module.__file__))
     return sorted(target.parent.glob("*.py")) if target.name == "__init__.py" else [target]

@@ -1,4 +1,4 @@
-"""The graph of a model with fewer and larger calls.
+"""Gives the graph of a model fewer and larger calls.
 
 Each pass knows one pattern, whatever the architecture, and leaves alone what it does not know: the result computes
 the same numbers (up to the order of sums), with or without any of them. They run in the order of `PASSES`.

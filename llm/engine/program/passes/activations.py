@@ -1,4 +1,4 @@
-"""Activation functions that are written out."""
+"""Fuses activation functions that are written out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm.engine.program.graphs import Node, aten, calls, factors, is_call, put, 
 
 
 def fuse_gelu(graph: fx.Graph) -> None:
-    """x * 0.5 * (1 + tanh(0.797 * (x + 0.0447 * x ** 3)))"""
+    """Fuse x * 0.5 * (1 + tanh(0.797 * (x + 0.0447 * x ** 3)))."""
     for root in calls(graph, aten.tanh.default):
         one = sole_user(root, aten.add.Tensor)
         product = one and sole_user(one, aten.mul.Tensor)
@@ -22,7 +22,7 @@ def fuse_gelu(graph: fx.Graph) -> None:
 
 
 def _gelu_input(value: Any) -> Node | None:
-    """x of 0.797 * (x + 0.0447 * x ** 3)"""
+    """Return x of 0.797 * (x + 0.0447 * x ** 3)."""
     if not is_call(value, aten.mul.Tensor) or not _near(value.args[1], 0.7978845608):
         return None
     inner = value.args[0]

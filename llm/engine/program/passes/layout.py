@@ -1,4 +1,4 @@
-"""The order in which queries, keys and values lie."""
+"""Changes the order in which queries, keys and values lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm.engine.program.graphs import Node, aten, calls, is_call, put, replace, 
 
 
 def attend_by_token(graph: fx.Graph) -> None:
-    """The attention takes queries, keys and values token by token, as the linear layers make them."""
+    """Let the attention take queries, keys and values token by token, as the linear layers make them."""
     for node in calls(graph, OPAQUE):
         query, key, value, layer, *how = node.args
         kind = put(node, Kind, *how)
@@ -26,7 +26,7 @@ def attend_by_token(graph: fx.Graph) -> None:
 
 
 def _swapped(node: Node, before: Node) -> Node:
-    """Heads and tokens of `[1, heads, tokens, width]` swapped; what concerns the width alone is done after that."""
+    """Swap heads and tokens of `[1, heads, tokens, width]`; calls that concern the width alone come after that."""
     x: Any
     x, *rest = node.args or (None,)
     if is_call(node, operations.rotate) and len(node.users) == 1 and size(rest[0], 1) == size(rest[1], 1) == 1:

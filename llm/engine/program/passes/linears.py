@@ -1,4 +1,4 @@
-"""Linear layers as the products that are chosen for them."""
+"""Turns linear layers into the products that are chosen for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm.engine.program.graphs import Node, arguments, aten, calls, is_call, put
 
 
 def unfold_conv1d(graph: fx.Graph) -> None:
-    """The linear layers of GPT-2, addmm over flattened tokens, as linear layers."""
+    """Turn the linear layers of GPT-2, addmm over flattened tokens, into linear layers."""
     for root in calls(graph, aten.addmm.default):
         bias, flat, weight = root.args
         out = sole_user(root, aten.view.default)
@@ -38,7 +38,7 @@ class _Layer(NamedTuple):
 
 
 def join_linears(graph: fx.Graph) -> None:
-    """Linear layers become products to be chosen; those that read the same input one product, whose result is cut."""
+    """Turn linear layers into products to be chosen; those that read the same input become one, whose result is cut."""
     by_input: dict[Node, list[_Layer]] = {}
     for node in calls(graph, aten.linear.default):
         if (layer := _layer(node)) is not None:
@@ -48,7 +48,7 @@ def join_linears(graph: fx.Graph) -> None:
 
 
 def _layer(node: Node) -> _Layer | None:
-    """None where its numbers are not simply those of the model."""
+    """Return the layer of a call; None if its numbers are not simply those of the model."""
     _, weight, bias = arguments(node, None, None, None)
     leaf = weight.args[0] if is_call(weight, aten.t.default) else weight
     if leaf.op != "get_attr" or not (bias is None or bias.op == "get_attr"):

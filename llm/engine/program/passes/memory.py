@@ -1,4 +1,4 @@
-"""Where results are written."""
+"""Decides where results are written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FRESH = (
     operations.apply, operations.rotate, operations.normed, aten.add.Tensor, aten.mul.Tensor,
     aten.silu.default, aten.gelu.default, aten.relu.default, aten.rms_norm.default, aten.tanh.default,
 )  # fmt: skip
-"""Whose result is memory of its own."""
+"""Operators whose result is memory of its own."""
 IN_PLACE = {aten.add.Tensor: aten.add_.Tensor, aten.mul.Tensor: aten.mul_.Tensor}
 
 
 def write_in_place(graph: fx.Graph) -> None:
-    """Sums and products into the memory of an operand that nobody needs any more."""
+    """Write sums and products into the memory of an operand that nobody needs any more."""
     for node in calls(graph, *IN_PLACE):
         target: Callable[..., Any] = IN_PLACE[node.target]
         one, other = node.args

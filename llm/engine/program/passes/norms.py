@@ -1,4 +1,4 @@
-"""RMS norms: one call, then a quicker one."""
+"""Fuses an RMS norm into one call, then into a quicker one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm.engine.program.graphs import Node, aten, calls, factors, fixed, is_call
 
 
 def fuse_rms_norm(graph: fx.Graph) -> None:
-    """x * rsqrt(mean(x ** 2) + eps), and the weight behind it where that is one for each number."""
+    """Fuse x * rsqrt(mean(x ** 2) + eps), and the weight behind it if that is one for each number."""
     for root in calls(graph, aten.rsqrt.default, aten.pow.Tensor_Scalar):
         matched = _mean_square(root.args[0])
         if matched is None or (root.target is aten.pow.Tensor_Scalar and root.args[1] != -0.5):
@@ -27,7 +27,7 @@ def fuse_rms_norm(graph: fx.Graph) -> None:
 
 
 def _mean_square(value: Any) -> tuple[Node, float] | None:
-    """Of mean(x ** 2) + eps: x and eps."""
+    """Return x and eps of mean(x ** 2) + eps."""
     if not is_call(value, aten.add.Tensor) or not isinstance(value.args[1], float):
         return None
     mean = value.args[0]
@@ -52,7 +52,7 @@ def _fold_norm_weights(graph: fx.Graph) -> None:
 
 
 def quicken_rms_norm(graph: fx.Graph) -> None:
-    """`operations.normed` where the numbers are as wide as its sums need them."""
+    """Use `operations.normed` if the numbers are as wide as its sums need them."""
     constants = fixed(graph)
     for norm in calls(graph, aten.rms_norm.default):
         x, (width,), weight, eps = norm.args

@@ -1,4 +1,4 @@
-"""Rotary embeddings of queries and keys: one call each, then one for both."""
+"""Fuses the rotary embeddings of queries and keys: one call each, then one for both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ END = torch.iinfo(torch.int64).max
 
 
 def fuse_rotary(graph: fx.Graph) -> None:
-    """x * cos + cat(-x2, x1) * sin, where x1 and x2 are the halves of x."""
+    """Fuse x * cos + cat(-x2, x1) * sin, where x1 and x2 are the halves of x."""
     for node in calls(graph, aten.add.Tensor):
         found = factors(node, lambda one: is_call(one, aten.mul.Tensor) and is_call(one.args[0], aten.cat.default))
         if found is None:
@@ -30,7 +30,7 @@ def fuse_rotary(graph: fx.Graph) -> None:
 
 
 def _turned(value: Node) -> Node | None:
-    """x of cat(-x2, x1)"""
+    """Return x of cat(-x2, x1)."""
     parts, dim = arguments(value, None, 0)
     if len(parts) != 2 or dim not in (-1, tensor(value).dim() - 1) or not is_call(parts[0], aten.neg.default):
         return None
@@ -45,7 +45,7 @@ def _turned(value: Node) -> Node | None:
 
 
 def rotate_at_once(graph: fx.Graph) -> None:
-    """The rotations of queries and keys that lie side by side in the result of one product."""
+    """Join the rotations of queries and keys that lie side by side in the result of one product."""
     for node in calls(graph, operations.attend):
         query, key = node.args[1:3]
         if not is_call(query, operations.rotate) or not is_call(key, operations.rotate):
@@ -61,7 +61,7 @@ def rotate_at_once(graph: fx.Graph) -> None:
 
 
 def _side_by_side(one: Node, other: Node) -> Node | None:
-    """As one, two views `[1, tokens, heads, width]` of parts of one product that follow each other."""
+    """Join two views `[1, tokens, heads, width]` of parts of one product that follow each other, if they are that."""
     if not is_call(one, aten.view.default) or not is_call(other, aten.view.default):
         return None
     first, second = one.args[0], other.args[0]

@@ -1,4 +1,4 @@
-"""Calls that need not be."""
+"""Drops calls that need not be."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SAME = (
     aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten.type_as.default, aten._to_copy.default,
     aten.dropout.default, aten.alias.default, aten.slice.Tensor,
 )  # fmt: skip
-"""What they are given, wherever they leave shape and dtype as they were."""
+"""Operators that return what they are given, wherever they leave shape and dtype as they were."""
 
 
 def drop_checks(graph: fx.Graph) -> None:
-    """What the export asserts about its inputs."""
+    """Drop what the export asserts about its inputs."""
     for node in reversed(list(graph.nodes)):
         if not node.users and any(check in str(node.target) for check in CHECKS):
             graph.erase_node(node)
 
 
 def drop_noops(graph: fx.Graph) -> None:
-    """Casts to what it is already, dropout where nothing is trained, other names for the same."""
+    """Drop casts to the present type, dropout (nothing is trained), and other names for the same."""
     for node in calls(graph, aten.cat.default):
         parts, dim = arguments(node, None, 0)
         node.args = ([part for part in parts if size(part, dim) != 0], dim)
@@ -36,7 +36,7 @@ def drop_noops(graph: fx.Graph) -> None:
 
 
 def share_equals(graph: fx.Graph) -> None:
-    """Two calls of one operator with the same arguments are one: each layer makes the same views."""
+    """Make one of two calls of an operator with the same arguments: each layer makes the same views."""
     seen: dict[Any, Node] = {}
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is not OPAQUE:
