@@ -1,4 +1,4 @@
-"""Tokens to text: against brute-force references, over any text and any token borders."""
+"""Tokens become the text of brute-force references, for any text and any token borders."""
 
 from __future__ import annotations
 

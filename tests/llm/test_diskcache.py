@@ -1,4 +1,4 @@
-"""What can be made again goes when nobody uses it any more, and never what may be in use."""
+"""Files that can be made again are deleted when nobody uses them any more, and never while they may be in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory there is, by the kernel and by the container."""
+"""Free memory is what the kernel and the container say, and what loading took for a while is given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is left behind by many requests, and by many starts and stops: memory, threads, descriptors."""
+"""Many requests, and many starts and stops, leave no memory, threads or descriptors behind."""
 
 from __future__ import annotations
 

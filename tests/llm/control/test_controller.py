@@ -1,4 +1,4 @@
-"""Admission, queue, places and ends, on a backend that the test drives step by step."""
+"""The controller's admission, queue, places and ends, on a backend that the test drives step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever visitors, time and the backend do in whatever order: bounds hold, nobody is forgotten, each ends once."""
+"""Whatever visitors, time and the backend do in whatever order, bounds hold, nobody is forgotten and each ends once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is next, against the rule written down as plainly as possible."""
+"""The queue's next visitor is that of the rule, written down as plainly as possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slower engine: the tokens of `generate()`, streamed, one answer at a time."""
+"""The slower engine gives the tokens of `generate()`, streamed, one answer at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same equality with a real model: the one that comes with the project."""
+"""The engine gives what `generate()` gives with a real model too: the one that comes with the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's main promises on a CUDA device: exact against `generate()`, sampled as on the CPU, free of memory."""
+"""The engine on a CUDA device is exact against `generate()`, samples as on the CPU and gives memory back."""
 
 from __future__ import annotations
 

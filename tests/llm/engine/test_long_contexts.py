@@ -1,4 +1,4 @@
-"""Contexts of thousands of tokens, and more of them than there is memory for: exact, in turn, and told in a line."""
+"""Contexts of thousands of tokens, and more of them than memory holds, are answered exactly and in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tokens of prompts a step takes: by time, measured."""
+"""The tokens of prompts that a step takes follow from the measured time of steps."""
 
 from __future__ import annotations
 

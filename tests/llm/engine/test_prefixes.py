@@ -1,4 +1,4 @@
-"""Keys and values are used again: by the next turn of a conversation, and what the operator says by everyone."""
+"""Keys and values are used again: those of a conversation in its next turn, those of the operator by everyone."""
 
 from __future__ import annotations
 

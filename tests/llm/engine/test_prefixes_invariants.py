@@ -1,4 +1,4 @@
-"""Whatever is asked and cancelled: answers are those without reuse, nobody gets another's, memory is bounded."""
+"""Whatever is asked and cancelled, answers are those without reuse, nobody gets another's, and memory is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into each step, for any prompts in any order: nobody in decode is left out, no prompt waits for ever."""
+"""Whatever prompts come in whatever order, no sequence in decode is left out of a step and no prompt waits for ever."""
 
 from __future__ import annotations
 

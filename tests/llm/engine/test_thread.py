@@ -1,4 +1,4 @@
-"""The engine's thread: one end for each generation on every path, and nothing left behind."""
+"""The engine's thread ends each generation once, on every path, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLM_MODEL in all its forms, and each mistake an operator can make: one line with the setting and the remedy."""
+"""Every form of LLM_MODEL loads, and each mistake of an operator is one line with the setting and the remedy."""
 
 from __future__ import annotations
 

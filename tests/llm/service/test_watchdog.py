@@ -1,4 +1,4 @@
-"""What systemd hears, over a real datagram socket."""
+"""The watchdog tells systemd what it should, over a real datagram socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to compute a linear layer: near the exact one, and a row the same whatever it is computed with."""
+"""Each way to compute a linear layer is near the exact one, and a row is the same whatever it is computed with."""
 
 from __future__ import annotations
 

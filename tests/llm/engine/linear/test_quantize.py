@@ -1,4 +1,4 @@
-"""Which products a program gets: fast ones, as long as what they change is little."""
+"""A program gets the fastest products, as long as they change little of what the model says."""
 
 from __future__ import annotations
 

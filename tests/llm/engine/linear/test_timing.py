@@ -1,4 +1,4 @@
-"""Which way to compute a layer is the fastest here."""
+"""The ways to compute a layer, and to attend, are ranked by the time that they take here."""
 
 from __future__ import annotations
 

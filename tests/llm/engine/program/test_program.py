@@ -1,4 +1,4 @@
-"""A model as a step program: the same logits, kept on disk, never used where it is wrong."""
+"""A step program gives the model's own logits, is kept on disk, and is never used where it is wrong."""
 
 from __future__ import annotations
 
