@@ -104,9 +104,8 @@ async def test_who_finds_no_memory_is_first_in_line_and_gets_the_same_answer(
     need: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixteen fit, twice as many places are free: the seventeenth waits for memory, whatever else is asked later."""
-    monkeypatch.setattr(
-        "llm.control.controller.TELL_EVERY", 0.0
-    )  # each change is told, however soon the next one comes
+    # each change is told, however soon the next one comes
+    monkeypatch.setattr("llm.control.controller.TELL_EVERY", 0.0)
     controller = await serving(FITTING * need + need - 1)
     order: list[tuple[Told, Event]] = []
     everyone = [Told(order) for _ in range(FITTING + 2)]
