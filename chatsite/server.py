@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from chat.wire.frames import SERVICE_RESTART
 from chat.wire.writer import SOCKET
 from chatsite.sockets import ChatSocket
-from llm.watchdog import notify
+from llm.service.watchdog import notify
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""

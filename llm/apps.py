@@ -1,4 +1,4 @@
-"""The Django side of the package: its settings come from `django.conf.settings`, its checks are registered."""
+"""Connects the package to Django: its settings come from `django.conf.settings`, its system checks are registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System checks: what can be known of the settings before a model is loaded.
+"""Checks, when Django starts, what can be known of the settings before a model is loaded.
 
 llm.E001  a setting is of the wrong type or out of its range
 llm.E002  LLM_PROMPT does not lead to a prompt class
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from llm import conf
-from llm.address import service_address
 from llm.errors import ConfigurationError
 from llm.prompts import load_prompt_class
+from llm.service.address import service_address
 
 
 def configured() -> conf.Settings:
-    """What Django's settings say. Raises ConfigurationError."""
+    """Return the settings that Django's settings describe. Raises ConfigurationError."""
     values = {name: getattr(django_settings, name) for name in conf.FIELDS if hasattr(django_settings, name)}
     return conf.from_mapping(values)
 
@@ -41,26 +41,19 @@ def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
         settings = configured()
     except ConfigurationError as error:
         return [*found, Error(str(error), hint="See the table in the README.", id="llm.E001")]
-    if settings.service:
-        return [*found, *_check_service(settings)]  # the model and its prompt are the service's affair
+    if settings.service:  # the model and its prompt are the service's affair
+        return [*found, *_refused(lambda: service_address(settings), "llm.E005")]
     if settings.backend == "local":
-        found += [*_check_prompt(settings), *_check_model(settings)]
+        found += [*_refused(lambda: load_prompt_class(settings.prompt), "llm.E002"), *_check_model(settings)]
     return found
 
 
-def _check_service(settings: conf.Settings) -> list[CheckMessage]:
+def _refused(check: Callable[[], object], name: str) -> list[CheckMessage]:
+    """Return an error with the id `name` if `check` raises ConfigurationError, else nothing."""
     try:
-        service_address(settings)
+        check()
     except ConfigurationError as error:
-        return [Error(str(error), id="llm.E005")]
-    return []
-
-
-def _check_prompt(settings: conf.Settings) -> list[CheckMessage]:
-    try:
-        load_prompt_class(settings.prompt)
-    except ConfigurationError as error:
-        return [Error(str(error), id="llm.E002")]
+        return [Error(str(error), id=name)]
     return []
 
 

@@ -1,7 +1,7 @@
-"""The settings of this package: names, types, defaults and ranges, in one place.
+"""Defines the settings of this package: their names, types, defaults and ranges, in one place.
 
-Knows nothing of Django or of the environment: `llm.apps` fills it from `django.conf.settings`, the llm service from
-its standard input. A setting `LLM_MAX_QUEUE_SIZE` is the field `max_queue_size`; `CHATSTREAM_VAR` is the field `var`.
+It knows nothing of Django or of the environment: `llm.apps` fills it from `django.conf.settings`, the llm service from
+its standard input. The setting `LLM_MAX_QUEUE_SIZE` is the field `max_queue_size`; `CHATSTREAM_VAR` is the field `var`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from llm.errors import ConfigurationError
 Positive = Annotated[int, Meta(ge=1, lt=2**31)]
 YEAR = 366 * 24 * 3600
 Seconds = Annotated[float, Meta(gt=0, le=YEAR)]
-"""Not endless: neither the timers of C nor the frames to the service have a number for that."""
+"""A duration has an upper bound, because neither the timers of C nor the frames to the service can express infinity."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One value each; the comments say what the README's table says at length."""
+    """All settings of one process; the comments give in short what the README's table says at length."""
 
     model: Annotated[str, Meta(min_length=1)] = "bundled"  # or a hub id, a directory, a .gguf, python:package.function
     model_revision: str = ""  # of a hub id: a branch, a tag or a commit
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two processes that can share one llm service."""
+        """A hash that is equal for two processes that can share one llm service."""
         here = msgspec.structs.replace(self, service="", service_token="")  # how it is reached is no part of it
         same = msgspec.convert(msgspec.to_builtins(here), Settings)  # 20 and 20.0 are one value
         return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:16]
@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def setting_name(field: str) -> str:
-    """The name an operator knows a field by."""
+    """Return the name under which an operator knows a field."""
     return "CHATSTREAM_VAR" if field == "var" else f"LLM_{field.upper()}"
 
 
@@ -71,10 +71,10 @@ FIELDS: dict[str, str] = {setting_name(field): field for field in Settings.__str
 
 
 def from_mapping(values: Mapping[str, Any]) -> Settings:
-    """Settings from a mapping of setting names; other names in it are not looked at.
+    """Return the settings in a mapping of setting names; other names in the mapping are ignored.
 
     Strings are converted (`"16"` is 16), so that values may come from the environment as they are. Raises
-    ConfigurationError, one line, naming the first setting that is wrong.
+    ConfigurationError with one line that names the first setting that is wrong.
     """
     found = {FIELDS[name]: value for name, value in values.items() if name in FIELDS}
     if isinstance(found.get("var"), Path):
@@ -95,11 +95,11 @@ _configured: Settings | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Set what this process uses; called once, by the AppConfig or by a program that uses no Django."""
+    """Set the settings of this process. Called once, by the AppConfig or by a program that does not use Django."""
     global _configured
     _configured = settings
 
 
 def get_settings() -> Settings:
-    """What `configure` was given, else the defaults."""
+    """Return the settings that `configure` was given, else the defaults."""
     return _configured if _configured is not None else Settings()

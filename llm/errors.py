@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree of exceptions.
+"""Defines what this package raises on purpose, as a tree of exceptions.
 
 LLMError                        code
 ├── ConfigurationError          configuration            a setting, a model or a device that cannot work
@@ -19,19 +19,19 @@ from typing import ClassVar
 
 
 class LLMError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
     code: ClassVar[str] = "error"
 
 
 class ConfigurationError(LLMError):
-    """The operator has to change something; the message is one line and says what."""
+    """Raised when the operator has to change something; the message is one line and says what."""
 
     code = "configuration"
 
 
 class RequestError(LLMError):
-    """One request cannot be served. `retry_after` is in seconds, None where trying again does not help."""
+    """Raised when one request cannot be served. `retry_after` is in seconds, None if trying again does not help."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -40,19 +40,19 @@ class RequestError(LLMError):
 
 
 class InvalidRequest(RequestError):
-    """A field of the request is out of its range; the message names the field and the range."""
+    """Raised when a field of a request is out of its range; the message names the field and the range."""
 
     code = "invalid_request"
 
 
 class ContextLengthExceeded(RequestError):
-    """Even without any earlier turn the prompt and the answer it may get do not fit the model's context."""
+    """Raised when prompt and answer do not fit the model's context even without any earlier turn."""
 
     code = "context_length_exceeded"
 
 
 class Overloaded(RequestError):
-    """Refused at once: the queue is full. `queue_size` is how many are waiting."""
+    """Raised by an admission when the queue is full. `queue_size` is the number of requests that wait."""
 
     code = "overloaded"
 
@@ -62,13 +62,13 @@ class Overloaded(RequestError):
 
 
 class VisitorLimit(RequestError):
-    """There may be places, but this visitor holds as many of them as one visitor may."""
+    """Raised by an admission when this visitor already holds as many places as one visitor may."""
 
     code = "visitor_limit"
 
 
 class Unavailable(RequestError):
-    """Nothing can be generated right now: the model is loading or its process is not reachable."""
+    """Raised when nothing can be generated right now: the model is loading or its process is not reachable."""
 
     code = "unavailable"
 
@@ -77,10 +77,10 @@ REQUEST_ERRORS: dict[str, type[RequestError]] = {
     error.code: error
     for error in (RequestError, InvalidRequest, ContextLengthExceeded, Overloaded, VisitorLimit, Unavailable)
 }
-"""By code: how an error that crossed a process border becomes an exception again."""
+"""The request errors by their code: an error that crossed a process border becomes an exception again by this table."""
 
 
 def one_line(error: Exception) -> str:
-    """An error of others, to be quoted in a sentence of ours."""
+    """Return the type and message of an exception on one line, to be quoted in a message of this package."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,9 +1,9 @@
-"""What one generation tells: any number of `Queued`, then `Started`, any number of `Delta`, one `Finished`.
+"""Defines the events of one generation, and the values that describe the model's state and load.
 
-`Finished` comes exactly once for every request that was run, on every path, and nothing follows it. `Queued` and
-`Started` may be missing (a request can end while it waits, or start at once). `Status` is about the model as a whole.
-
-The events are msgspec structs, so that they are the same objects in a process and between processes.
+A generation tells any number of `Queued`, then `Started`, any number of `Delta`, and one `Finished`. `Finished` comes
+exactly once for every request that was run, on every path, and nothing follows it. `Queued` and `Started` may be
+missing (a request can end while it waits, or start at once). `Status` is about the model as a whole. All of them are
+msgspec structs, so that they are the same objects in a process and between processes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ FinishReason = Literal["stop", "length", "cancelled", "timeout", "error", "inter
 """stop: the model or a stop string ended it; length: max_new_tokens; interrupted: a process died or was shut down."""
 
 State = Literal["loading", "ready", "degraded", "paused", "down", "failed"]
-"""failed: it cannot start until the operator changes something; `Status.message` says what."""
+"""failed: the model cannot start until the operator changes something; `Status.message` says what."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens. `prompt_tokens` counts the whole prompt, `cached_tokens` the part that needed no prefill."""
+    """Counts of tokens. `prompt_tokens` is the whole prompt, `cached_tokens` the part of it that needed no prefill."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -28,7 +28,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds. TTFT runs from the admission of the request to its first text.
+    """Durations in seconds. TTFT runs from the admission of the request to its first text.
 
     `decode_time` runs from the first to the last token, and `tokens_per_second` is measured over it; both are None
     for answers of fewer than two tokens.
@@ -41,7 +41,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True, tag="queued"):
-    """Waiting. Position 1 is next; `eta` is the expected wait in seconds, None while there is nothing to go by."""
+    """The request waits. Position 1 is next; `eta` is the expected wait in seconds, None while it is not known."""
 
     position: int
     size: int
@@ -55,13 +55,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
-    """Further text, never empty; the answer is the concatenation of all of them."""
+    """Further text, never empty; the answer is the concatenation of all deltas."""
 
     text: str
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The end. `code` and `message` explain the reasons `error`, `timeout` and `interrupted`; `model` answered."""
+    """The end. `code` and `message` explain `error`, `timeout` and `interrupted`; `model` names the model that
+    answered."""
 
     reason: FinishReason
     usage: Usage = Usage()
@@ -75,7 +76,7 @@ Event = Queued | Started | Delta | Finished
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model is: `progress` (0 to 1) and `message` (what is being done) while it loads."""
+    """The state of the model. While it loads, `progress` runs from 0 to 1 and `message` names the current step."""
 
     state: State
     progress: float | None = None
@@ -83,7 +84,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Load now, the limits, and totals since the model's process started."""
+    """The present load, the limits, and totals since the model's process started."""
 
     state: State
     model: str
@@ -97,7 +98,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     kv_tokens: int = 0
-    """Token places of KV memory for all that run and what is kept; `kv_reserved` of them by those that run."""
+    """Token places of KV memory, for running requests and kept prefixes; running ones have reserved `kv_reserved`."""
     kv_reserved: int = 0
     mode: str = ""
     """How the model is run, in a few words: which engine, device and number type."""

@@ -1,6 +1,6 @@
-"""What callers see of load control, whether it runs in this process or behind a socket.
+"""Defines what callers see of load control, whether it runs in this process or behind a socket.
 
-`GenerationController` is the thing itself, `ServiceClient` reaches it from any other process; both are used alike.
+`GenerationController` is the implementation, `ServiceClient` reaches it from any other process; both are used alike.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from llm.stream import EventStream
 
 
 class Ticket(Protocol):
-    """A place that was given: running or in the queue. Run it within 10 s or release it; it is lost after that."""
+    """A place that was given, running or in the queue. It is lost unless it is run or cancelled within 10 s."""
 
     def run(self, request: GenerationRequest) -> EventStream:
-        """Use the place. Once only; the place is free again when the engine has left the sequence.
+        """Use the place and return the events of the request. May be called once.
 
-        Problems of the request (a parameter out of range, a prompt that is too long) arrive as its `Finished`.
+        The place is free again when the engine has left the sequence. Problems of the request (a parameter out of
+        range, a prompt that is too long) arrive as its `Finished`.
         """
 
     def cancel(self) -> None:
-        """End it wherever it is: not run yet, queued, in prefill, in decode. Idempotent, returns at once.
+        """End the request wherever it is: not run yet, queued, in prefill or in decode. Idempotent, returns at once.
 
         A stream that was handed out ends with `Finished`, whose reason is `cancelled` unless it was ending anyway.
         """
 
 
 class Controller(Protocol):
-    """Admission to the model. Belongs to one event loop."""
+    """Admission to the model. A controller belongs to one event loop."""
 
     @property
     def status(self) -> Status:
-        """How the model is, as far as is known."""
+        """The last known state of the model."""
 
     @property
     def model(self) -> str:
@@ -43,16 +44,16 @@ class Controller(Protocol):
 
     @property
     def defaults(self) -> SamplingParams:
-        """What holds where a request says nothing: the model's own and the operator's; empty until it is known."""
+        """The parameters that hold where a request gives none; empty until they are known."""
 
     def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        """Call `callback` on each change of `status`, on the loop; what comes back ends that."""
+        """Call `callback` on the loop on each change of `status`. Return a function that ends this."""
 
     async def admit(self, visitor: str) -> Ticket:
-        """A place for `visitor` (any stable key), counted at once. Raises Overloaded or Unavailable."""
+        """Return a place for `visitor` (any stable key), which is counted at once. Raises Overloaded or Unavailable."""
 
     async def stats(self) -> Stats:
-        """Load, limits and totals. Raises Unavailable."""
+        """Return load, limits and totals. Raises Unavailable."""
 
     async def aclose(self) -> None:
-        """Give everything back: what runs is cancelled, its stream ends."""
+        """Cancel everything that runs, so that every stream ends, and free all resources."""

@@ -1,4 +1,4 @@
-"""What is asked of the model."""
+"""Defines what a caller asks of the model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The messages of one branch, oldest first; the last one is the visitor's, or a cut-off answer to go on with.
+    """The messages of one branch, oldest first; the last one is the visitor's, or a cut-off answer to be continued.
 
-    `conversation` names whose keys and values may be used again (""  = nobody's). Whom a request is from is said at
-    admission, not here.
+    `conversation` names the conversation whose keys and values may be used again ("" means none). The visitor is named
+    at admission, not here.
     """
 
     messages: tuple[ChatMessage, ...]

@@ -1,6 +1,6 @@
-"""How the next token is chosen: the parameters a request may set, with their ranges.
+"""Defines how the next token is chosen: the parameters that a request may set, with their ranges.
 
-Knows no tensors (`llm.engine.sampler` does the choosing), no vocabulary and no defaults of a model (its
+The module knows no tensors (`llm.engine.sampler` does the choosing), no vocabulary and no defaults of a model (its
 generation_config has them).
 """
 
@@ -19,13 +19,13 @@ Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """None means: what the model's own generation_config says, else what `DEFAULTS` below says.
+    """The sampling parameters of a request. None: the model's generation_config decides, else `DEFAULTS`.
 
-    temperature 0 takes the most likely token (then the four filters and the seed have no effect). What the filters
-    leave, in this order: top_k the so many most likely tokens (0: all), top_p of these the fewest that have this share
-    of the probability (1: all), min_p those at least that likely relative to the most likely one (0: all).
+    temperature 0 takes the most likely token; the four filters and the seed have no effect then. The filters apply in
+    this order: top_k keeps that many of the most likely tokens (0: all), top_p the fewest of these that have this share
+    of the probability (1: all), min_p those that are at least this likely relative to the most likely one (0: all).
 
-    Every token of prompt and answer becomes less likely by repetition_penalty, once: `multiplicative` divides its logit
+    repetition_penalty makes every token of prompt and answer less likely, once: `multiplicative` divides its logit
     (multiplies it where it is negative) as in CTRL (https://arxiv.org/abs/1909.05858), 1 is off; `subtractive`
     subtracts the penalty. Tokens of the answer alone lose presence_penalty once and frequency_penalty for each time
     they are in it, as in the API of OpenAI. logit_bias is added first, by token id.
@@ -47,7 +47,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     max_new_tokens: Annotated[int, Meta(ge=1)] | None = None
 
     def over(self, defaults: SamplingParams) -> SamplingParams:
-        """These parameters, with `defaults` in the place of what is None; the stop strings of both."""
+        """Return these parameters with `defaults` in the place of None, and the stop strings of both."""
         values = {
             name: getattr(defaults, name) if getattr(self, name) is None else getattr(self, name)
             for name in self.__struct_fields__
@@ -56,7 +56,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return SamplingParams(**values)
 
     def validated(self) -> SamplingParams:
-        """Itself; raises InvalidRequest with the field's name and range where a value is out of it.
+        """Return the parameters; raises InvalidRequest with the field's name and range if a value is out of it.
 
         Parameters that came over a wire were checked when they were decoded; those made in Python are checked here.
         """

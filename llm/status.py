@@ -1,4 +1,4 @@
-"""The model's status where it is kept, and those who want to hear of its changes."""
+"""Keeps the model's status and tells its changes to subscribers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from llm.events import Status
 
 
 class StatusBoard:
-    """Callbacks are called on the loop that sets the status, in the order in which they came."""
+    """The status of a controller or a client. It calls callbacks on the loop that sets it, in the order they came."""
 
     def __init__(self) -> None:
         self.status = Status(state="loading")
         self._callbacks: list[Callable[[Status], None]] = []
 
     def on_change(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        """What comes back ends that; it may be called twice."""
+        """Subscribe `callback`. Return a function that ends the subscription and may be called twice."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
 
     def set(self, status: Status) -> None:
-        """Nothing happens if it is what it was."""
+        """Set the status and call the callbacks. Does nothing if the status is unchanged."""
         if status == self.status:
             return
         self.status = status

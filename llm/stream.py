@@ -1,4 +1,4 @@
-"""The events of one generation, handed from whoever produces them to one reader."""
+"""Hands the events of one generation from its producer to one reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Take = Callable[[Event], None]
 
 
 class Sink:
-    """Hands events to `take` and keeps the last one, or what `take` raised, in `end`."""
+    """Hands events to `take` and keeps the last one, or the exception that `take` raised, in `end`."""
 
     def __init__(self, take: Take) -> None:
         self._take = take
@@ -34,9 +34,9 @@ class Sink:
 class EventStream:
     """An asynchronous iterator over the events of one generation, ending after `Finished`.
 
-    Where a task that wakes for each event costs too much, `into` hands them over instead. Use either as `async with`:
-    leaving the block before the end cancels the generation. Memory is bounded by the answer: an unread place in the
-    queue is replaced by the newer one. Belongs to one event loop; not thread-safe.
+    `into` hands the events over by calls instead, for readers to whom a task that wakes for each event costs too much.
+    Use either in `async with`: leaving the block before the end cancels the generation. Memory is bounded by the
+    answer: an unread `Queued` is replaced by the newer one. A stream belongs to one event loop; it is not thread-safe.
     """
 
     def __init__(self, cancel: Callable[[], None]) -> None:
@@ -45,10 +45,10 @@ class EventStream:
         self._arrived = asyncio.Event()
         self._sink: Sink | None = None
         self.ended = False
-        """`Finished` was pushed; it may not have been read yet."""
+        """True once `Finished` was pushed; it may not have been read yet."""
 
     def push(self, event: Event) -> None:
-        """Called by the producer, on the loop. After `Finished` nothing may follow."""
+        """Add an event. Called by the producer, on the loop; nothing may follow `Finished`."""
         self.ended = isinstance(event, Finished)
         if self._sink is not None:
             self._sink.push(event)
@@ -59,9 +59,9 @@ class EventStream:
         self._arrived.set()
 
     async def into(self, take: Take) -> Finished:
-        """Call `take` with each event, those that are here and those to come as they come; returns the last one.
+        """Call `take` with each event, those already here and then those to come. Return the last one.
 
-        What `take` raises is raised here, and nothing more is handed over.
+        An exception from `take` is raised here, and no further event is handed over.
         """
         self._sink = Sink(take)
         while self._events:

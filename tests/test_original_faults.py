@@ -14,7 +14,7 @@ import pytest
 
 from llm.backends.synthetic import SyntheticBackend, synthetic_text
 from llm.conf import Settings
-from llm.controller import GenerationController
+from llm.control.controller import GenerationController
 from llm.errors import Overloaded
 from llm.events import Delta, Finished
 from llm.request import ChatMessage, GenerationRequest
@@ -23,9 +23,9 @@ from tests.server import ROOT
 FAULTS: dict[str, tuple[str, ...]] = {
     # A place was lost when a stream broke off while it was written to.
     "A1": (
-        "llm/test_controller.py::test_cancel_running_keeps_the_place_until_the_backend_has_left",
-        "llm/test_engine_thread.py::test_cancel_takes_one_step",
-        "llm/test_service.py::test_client_that_dies_gives_its_places_back",
+        "llm/control/test_controller.py::test_cancel_running_keeps_the_place_until_the_backend_has_left",
+        "llm/engine/test_thread.py::test_cancel_takes_one_step",
+        "llm/service/test_service.py::test_client_that_dies_gives_its_places_back",
         "site/test_faults.py::test_connections_reset_while_they_are_written_to",
         "load/test_crowd.py::test_crowd_is_answered_whole_and_leaves_nothing_behind",
     ),
@@ -36,37 +36,37 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "site/test_drain.py::test_a_half_sent_request_holds_up_neither_the_others_nor_the_end",
     ),
     # A queue of 0 or 1 was one without end.
-    "A3": ("llm/test_controller.py::test_admit_burst_accepts_exactly_running_plus_queued",),
+    "A3": ("llm/control/test_controller.py::test_admit_burst_accepts_exactly_running_plus_queued",),
     # Who left while waiting cost a place, or ended the scheduler.
     "A5": (
-        "llm/test_controller.py::test_cancel_queued_frees_its_place_at_once_and_touches_nobody",
-        "llm/test_controller.py::test_cancel_before_run_gives_the_place_back",
+        "llm/control/test_controller.py::test_cancel_queued_frees_its_place_at_once_and_touches_nobody",
+        "llm/control/test_controller.py::test_cancel_before_run_gives_the_place_back",
         "chat/test_turns.py::test_who_asks_may_go_away_while_the_message_is_being_accepted",
-        "llm/test_service.py::test_death_ends_what_has_streamed_and_the_service_comes_back",
+        "llm/service/test_service.py::test_death_ends_what_has_streamed_and_the_service_comes_back",
     ),
     # A reader that stopped reading, and one that was gone, kept their places.
     "A6": (
         "site/test_readers.py::test_a_dead_reader_is_dropped",
         "site/test_readers.py::test_the_turn_of_a_dead_reader_completes",
         "chat/test_turns.py::test_a_waiting_turn_that_nobody_watches_gives_up_its_place",
-        "llm/test_controller.py::test_answer_that_takes_too_long_is_cut_and_keeps_its_place_until_it_has_left",
+        "llm/control/test_controller.py::test_answer_that_takes_too_long_is_cut_and_keeps_its_place_until_it_has_left",
     ),
     # The model ran on the event loop.
     "A7": (
         "site/test_faults.py::test_the_llm_service_dies_or_stands_still",
-        "llm/test_engine_thread.py::test_one_call_of_the_loop_for_each_step",
+        "llm/engine/test_thread.py::test_one_call_of_the_loop_for_each_step",
         "chat/test_api.py::test_healthz_answers_whatever_the_model_does",
     ),
     # A burst was refused while there was room.
-    "A8": ("llm/test_controller.py::test_admit_burst_accepts_exactly_running_plus_queued",),
+    "A8": ("llm/control/test_controller.py::test_admit_burst_accepts_exactly_running_plus_queued",),
     # Each token slept for ten milliseconds.
     "A9": ("test_original_faults.py::test_no_token_waits_for_a_fixed_time",),
     # Who waited had no position, no timeout, no way out, and might wait ten times at once.
     "A10": (
-        "llm/test_controller.py::test_waiting_hears_its_place_and_every_change",
-        "llm/test_controller.py::test_waiting_too_long_ends_with_its_own_code",
-        "llm/test_controller.py::test_cancel_queued_frees_its_place_at_once_and_touches_nobody",
-        "llm/test_controller.py::test_visitor_holds_no_more_than_one_may",
+        "llm/control/test_controller.py::test_waiting_hears_its_place_and_every_change",
+        "llm/control/test_controller.py::test_waiting_too_long_ends_with_its_own_code",
+        "llm/control/test_controller.py::test_cancel_queued_frees_its_place_at_once_and_touches_nobody",
+        "llm/control/test_controller.py::test_visitor_holds_no_more_than_one_may",
     ),
     # The reported maximum was not the true one.
     "A11": ("test_original_faults.py::test_what_stats_call_the_most_is_the_most",),
@@ -74,14 +74,14 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "A12": (
         "site/test_drain.py::test_an_answer_under_way_is_finished_and_idle_sockets_are_closed_before",
         "site/test_faults.py::test_the_site_is_told_to_end_as_messages_come_in",
-        "llm/test_service.py::test_limits_hold_over_all_clients",
+        "llm/service/test_service.py::test_limits_hold_over_all_clients",
         "site/test_processes.py::test_messages_a_minute_count_for_the_whole_site",
     ),
     # Prompts were cut by a formula that cut too much or nothing, the system prompt first.
     "C5": (
-        "llm/test_local_backend.py::test_the_oldest_turns_are_dropped_whole",
-        "llm/test_local_backend.py::test_what_cannot_fit_is_refused_with_the_numbers",
-        "llm/test_local_backend.py::test_settings_that_cannot_work",
+        "llm/backends/test_local.py::test_the_oldest_turns_are_dropped_whole",
+        "llm/backends/test_local.py::test_what_cannot_fit_is_refused_with_the_numbers",
+        "llm/backends/test_local.py::test_settings_that_cannot_work",
     ),
     # Two requests of one conversation wrote into each other.
     "C7": (
@@ -95,7 +95,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "C12": (
         "chat/test_consumer.py::test_bad_frames_are_answered_and_the_socket_stays",
         "chat/test_consumer.py::test_what_cannot_be_done_is_answered_with_its_code",
-        "llm/test_controller.py::test_parameter_out_of_range_ends_with_its_name",
+        "llm/control/test_controller.py::test_parameter_out_of_range_ends_with_its_name",
     ),
     # Every chunk repeated the whole answer.
     "W1": ("chat/test_transcript.py::test_what_is_sent_grows_with_the_answer_and_no_faster",),
@@ -114,9 +114,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     # Neither the prompt nor the memory of the running was bounded.
     "M2": (
-        "llm/test_controller.py::test_next_waits_for_memory_and_nobody_overtakes",
-        "llm/test_local_backend.py::test_memory_for_less_than_the_context_bounds_the_prompt",
-        "llm/test_kvcache.py::test_memory_counts_and_comes_back",
+        "llm/control/test_controller.py::test_next_waits_for_memory_and_nobody_overtakes",
+        "llm/backends/test_local.py::test_memory_for_less_than_the_context_bounds_the_prompt",
+        "llm/engine/test_kvcache.py::test_memory_counts_and_comes_back",
     ),
 }
 

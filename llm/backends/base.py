@@ -1,4 +1,4 @@
-"""What the controller needs of whatever generates: load, prepare, start, cancel.
+"""Defines what the controller needs of whatever generates: load, prepare, start, cancel.
 
 A backend knows no queue, no limits and no visitors; it starts what it is told to start.
 """
@@ -19,12 +19,11 @@ Progress = Callable[[str, float | None], None]
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rest of the site may know of the model. `mode`: engine, device and number type, in a few words.
+    """What the rest of the site may know of a loaded model; `mode` is engine, device and number type in a few words.
 
-    `kv_tokens` is how many tokens all that run may hold together; one request never needs more than the smaller of
-    that and `context_length`.
-    `places`: how many answers it can generate at once, where that is not for the operator to say. `sampling`: what
-    it does where a request says nothing.
+    All running requests may hold `kv_tokens` tokens together; one never needs more than the smaller of that and
+    `context_length`. `places` is how many answers can be generated at once, if that is not for the operator to say.
+    `sampling` holds if a request says nothing.
     """
 
     name: str
@@ -40,14 +39,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Text that is ready to be shown (may be empty: a token whose text is held back) and the tokens it stands for."""
+    """Text that is ready to be shown (empty while a token's text is held back) and the number of its tokens."""
 
     text: str
     tokens: int
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """The backend has left the sequence: its memory is free, no Piece follows."""
+    """The end of a generation: the backend has left the sequence, its memory is free, no Piece follows."""
 
     reason: FinishReason
     usage: Usage
@@ -56,11 +55,11 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prepared(Protocol):
-    """A request that is ready to start; all but its need is the backend's own affair."""
+    """A request that is ready to start; all but its need concerns the backend only."""
 
     @property
     def need(self) -> int:
-        """Token places of KV memory it may take: its prompt and the longest answer."""
+        """Token places of KV memory that it may take: its prompt and the longest answer."""
 
 
 Emit = Callable[[Piece | End], None]
@@ -74,20 +73,20 @@ class Job(Protocol):
 
 
 class Backend(Protocol):
-    """All methods but `prepare` are called on one event loop; `prepare` in worker threads, several at once."""
+    """What generates. `prepare` is called in worker threads, several at once; the other methods on one event loop."""
 
     async def load(self, progress: Progress) -> ModelInfo:
-        """Make everything ready. Raises ConfigurationError where the operator has to change something."""
+        """Make everything ready. Raises ConfigurationError if the operator has to change something."""
 
     def prepare(self, request: GenerationRequest) -> Prepared:
-        """Render and tokenise; what comes back goes to `start`. Blocks. Raises RequestError."""
+        """Render and tokenise the request, and return the argument of `start`. Blocks. Raises RequestError."""
 
     def start(self, prepared: Any, emit: Emit) -> Job:
-        """Begin. `emit` is called on the loop: any number of Piece, then exactly one End, whatever happens.
+        """Begin to generate. `emit` gets, on the loop, any number of Piece, then exactly one End, whatever happens.
 
         The caller sees to it that the needs of all that run fit `ModelInfo.kv_tokens`; what the backend keeps beside
         them, so as to compute less, makes room for them.
         """
 
     async def close(self) -> None:
-        """End what runs (each with its End) and free everything. Idempotent."""
+        """End all running generations (each with its End) and free everything. Idempotent."""

@@ -1,4 +1,4 @@
-"""The forward of a loaded model as it is served: packed, as a program, its products as LLM_QUANTIZATION allows."""
+"""Prepares the forward of a loaded model as it is served: packed, as a program, its products by LLM_QUANTIZATION."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from pathlib import Path
 
 import torch
 
-from llm import retention
+from llm import diskcache
 from llm.backends.base import Progress
 from llm.conf import Settings
-from llm.engine import calibration, int8, verify
-from llm.engine.model import Forward
-from llm.engine.program import Program
-from llm.engine.programs import programmed
-from llm.engine.quantize import quantized
+from llm.engine import verify
+from llm.engine.linear import calibration, int8
+from llm.engine.linear.quantize import quantized
+from llm.engine.model_runner import Forward
+from llm.engine.program.program import Program
+from llm.engine.program.startup import programmed
 from llm.errors import ConfigurationError
-from llm.loading import LoadedModel
+from llm.loading.loader import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 FEWEST = 32
-"""Tokens of a calibration text that tell anything."""
+"""Tokens of the shortest calibration text from which an error can be told."""
 KEPT = 8
-"""Step programs, and choices of products: each is of one model, one machine and one version of the code."""
+"""Step programs, and choices of products, to keep: each is of one model, one machine and one version of the code."""
 
 
 def forward(settings: Settings, loaded: LoadedModel, context: int, progress: Progress) -> tuple[Forward, str]:
-    """And how it computes, in words. Raises verify.Unsupported, ConfigurationError."""
+    """Return the forward, and in words how it computes. Raises verify.Unsupported, ConfigurationError."""
     folder = settings.var_path / "programs"
     found = _computing(settings, loaded, context, progress, folder)
     for kind, keep in (("py", KEPT), ("safetensors", KEPT), ("partial", 0)):
-        retention.tidy(folder.glob(f"*.{kind}"), keep)
+        diskcache.tidy(folder.glob(f"*.{kind}"), keep)
     return found
 
 
@@ -52,7 +53,7 @@ def _computing(
 
 
 def _calibration(settings: Settings, loaded: LoadedModel, context: int) -> list[int] | None:
-    """Tokens to tell by what a model loses; None where that cannot be told, or need not."""
+    """Return the tokens by which a model's losses are measured; None if they cannot be, or need not be, measured."""
     tokens: list[int] = loaded.tokenizer(calibration.TEXT)["input_ids"][:context]
     if len(tokens) < FEWEST:
         logger.warning("The tokenizer makes next to nothing of the calibration text: no int8 for this model.")
@@ -74,5 +75,5 @@ def _quantizes(settings: Settings, device: torch.device, dtype: torch.dtype) -> 
 
 
 def _packs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Where there are other products than the model's own."""
+    """Return whether there are products other than the model's own for this device and number type."""
     return device.type == "cpu" and dtype == torch.float32

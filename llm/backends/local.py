@@ -1,7 +1,7 @@
-"""The backend that runs a model itself: loading, prompts and text around the engine.
+"""Runs a model in this process: the backend that puts loading, prompts and text around the engine.
 
-A request becomes token ids in `prepare` (worker threads) and an answer in the engine's thread. Knows no queue and no
-limits but the model's own.
+A request becomes token ids in `prepare` (worker threads) and an answer in the engine's thread. The backend knows no
+queue and no limits but the model's own.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ import logging
 from typing import Any
 
 from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.computing import computed
 from llm.backends.forward import forward
-from llm.computing import computed
+from llm.backends.memory import free_memory, give_back
 from llm.conf import Settings
+from llm.detokenizer import TextStream
 from llm.engine import alone, verify
 from llm.engine.core import Engine
-from llm.engine.kvcache import Layout
-from llm.engine.program import Program
+from llm.engine.layout import Layout
+from llm.engine.program.program import Program
 from llm.engine.sequence import Sequence
 from llm.engine.thread import EngineThread, Generation, Steps, Update
 from llm.engine.warmup import paced
 from llm.errors import ConfigurationError, Unavailable, one_line
 from llm.events import Usage
-from llm.loading import LoadedModel, label, load
-from llm.memory import free_memory, give_back
-from llm.rendering import Prepared, Renderer
+from llm.loading.loader import LoadedModel, label, load
+from llm.prompts.rendering import Prepared, Renderer
 from llm.request import GenerationRequest
-from llm.text import TextStream
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 1 << 24
-"""Tokens; a tokenizer that does not know gives a number far above it."""
+"""Tokens of the longest plausible context; a tokenizer that does not know its own gives a number far above it."""
 
 
 class LocalBackend:
-    """One model of transformers: continuously batched or, where that would be wrong, one answer at a time."""
+    """One model of transformers: continuously batched or, if that would be wrong, one answer at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class LocalBackend:
         return loaded, engine, self._info(loaded, context, mode, kv)
 
     def _alone(self, loaded: LoadedModel, context: int, reason: str) -> tuple[Steps, ModelInfo]:
-        """The slower engine, for what cannot be batched."""
+        """Return the slower engine, for a model that cannot be batched, and what the site may know of it."""
         where = f"{loaded.model.device}, {str(loaded.model.dtype).removeprefix('torch.')}"
         kind = loaded.model.config.model_type
         try:
@@ -121,7 +121,7 @@ class LocalBackend:
 
 
 class LocalJob:
-    """One generation; counts what it used."""
+    """One generation in the engine's thread; it counts the tokens that it used."""
 
     def __init__(self, engine: EngineThread, sequence: Sequence, text: TextStream, emit: Emit) -> None:
         self.generation = Generation(sequence, text, self._on_update)
@@ -148,9 +148,9 @@ class LocalJob:
 
 
 def context_length(settings: Settings, loaded: LoadedModel) -> int:
-    """Tokens of prompt and answer together: what the model was made for, or fewer where the operator says so.
+    """Return the most tokens of prompt and answer together: the model's own limit, or what the operator sets.
 
-    auto is what can be batched; a few models can do more (LLM_CONTEXT_LENGTH), one answer at a time.
+    `auto` is what can be batched; a few models can do more (LLM_CONTEXT_LENGTH), one answer at a time.
     """
     config, context = loaded.model.config, settings.context_length
     limit = verify.context_limit(config)
@@ -170,10 +170,10 @@ def context_length(settings: Settings, loaded: LoadedModel) -> int:
 
 
 def kv_tokens(settings: Settings, context: int, layout: Layout | None = None) -> int:
-    """How many tokens' keys and values all together may take; called when the weights have their memory already.
+    """Return how many tokens' keys and values may be kept in all; called when the weights have their memory already.
 
-    `auto` takes a quarter of what is free: rows are as long as the next power of two, so that this much is in use
-    twice at worst. Without a layout (what the model keeps is its own affair) it is one whole context.
+    `auto` takes a quarter of the free memory: rows are as long as the next power of two, so that at worst twice as much
+    is in use. Without a layout (what the model keeps is its own affair) it is one whole context.
     """
     if settings.kv_tokens != "auto":
         tokens = settings.kv_tokens

@@ -1,9 +1,9 @@
-"""A backend without a model: a known text at a known rate, for tests, load tests and work on the page.
+"""Generates a known text at a known rate, without a model, for tests, load tests and work on the page.
 
 Every generation counts "1 2 3 ..." up to `LLM_SYNTHETIC_TOKENS`, a number a token, so that a gap or a repeat shows.
 `/echo TEXT` as the visitor's last message answers TEXT, four characters a token; `/fail` ends with an error. All
 generations step together, `LLM_SYNTHETIC_RATE` times a second, as those of the engine do. A cut-off answer as the last
-message goes on where it ends. A word of the prompt counts as a token; the oldest are forgotten where they do not fit.
+message is continued where it ends. A word of the prompt counts as a token; the oldest are dropped if they do not fit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PROMPT_LENGTH = 8192
 
 
 def synthetic_text(tokens: int) -> str:
-    """What a generation of that many tokens says."""
+    """Return the text of a generation of that many tokens."""
     return " ".join(str(number) for number in range(1, tokens + 1))
 
 
 def question_and_partial(request: GenerationRequest) -> tuple[str, str]:
-    """The visitor's last message, and what there is of the answer to it."""
+    """Return the visitor's last message, and the part of its answer that already exists."""
     if not request.messages:
         return "", ""
     last = request.messages[-1]
@@ -37,7 +37,7 @@ def question_and_partial(request: GenerationRequest) -> tuple[str, str]:
 
 
 def without(partial: str, pieces: list[str]) -> list[str]:
-    """What of an answer follows `partial`, if the answer begins with that."""
+    """Return the pieces of an answer that follow `partial`, if the answer begins with that."""
     text = "".join(pieces)
     if not partial or not text.startswith(partial):
         return pieces
@@ -49,7 +49,7 @@ def without(partial: str, pieces: list[str]) -> list[str]:
 
 
 class SyntheticAnswer(NamedTuple):
-    """What a generation will say, how it ends, and what it takes."""
+    """The text, the end and the size of one generation."""
 
     pieces: list[str]
     reason: FinishReason
@@ -72,7 +72,7 @@ class SyntheticJob:
         self.cancelled = True
 
     def step(self) -> bool:
-        """One token, or the end; False after the end."""
+        """Emit one token, or the end. Return False after the end."""
         if self.cancelled or self._next == len(self._pieces):
             self.end("cancelled" if self.cancelled else self._reason)
             return False
@@ -83,18 +83,12 @@ class SyntheticJob:
     def end(self, reason: FinishReason) -> None:
         usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._next)
         failed = reason == "error"
-        self._emit(
-            End(
-                reason=reason,
-                usage=usage,
-                code="error" if failed else None,
-                message="The synthetic backend was asked to fail." if failed else None,
-            )
-        )
+        message = "The synthetic backend was asked to fail." if failed else None
+        self._emit(End(reason=reason, usage=usage, code="error" if failed else None, message=message))
 
 
 class SyntheticBackend:
-    """See the module; `tokens` for each answer, `rate` in tokens per second for each generation.
+    """A backend that pretends: `tokens` for each answer, `rate` in tokens per second for each generation.
 
     `kv_tokens` is the memory it pretends to have; `auto` is enough for everyone. It pretends to sample, too.
     """
@@ -167,7 +161,7 @@ class SyntheticBackend:
             job.end("cancelled")
 
     async def _step(self) -> None:
-        """Until nothing is left to do; the pace is kept against the clock, not by the length of the sleeps."""
+        """Step all jobs until none is left. The pace is kept against the clock, not by the length of the sleeps."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while self._jobs:

@@ -1,7 +1,7 @@
-"""How fast the engine is on this machine: `python manage.py benchmark`, or `python -m llm.benchmark` without Django.
+"""Measures how fast the engine is on this machine: `python manage.py benchmark`, or `python -m llm.benchmark`.
 
-Measures the local backend, without queue and sockets, or any server with an OpenAI-compatible API (`--url`). Read
-`plan` first: it says what is measured.
+It measures the local backend, without queue and sockets, or any server with an OpenAI-compatible API (`--url`). The
+second command needs no Django. Read `plan` first: it says what is measured.
 
     options     what the command line asks for
     plan        the measurements, in order, and the run over them

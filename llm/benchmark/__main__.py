@@ -1,4 +1,4 @@
-"""`python -m llm.benchmark`, with settings from the environment."""
+"""Runs the benchmark with settings from the environment (`python -m llm.benchmark`)."""
 
 from __future__ import annotations
 

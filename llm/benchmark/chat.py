@@ -1,8 +1,9 @@
-"""Generations, and the times of their tokens."""
+"""Follows generations and notes the times of their tokens."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from llm.errors import RequestError
 
 
 class Chat(ABC):
-    """Begins when it is made. Its tokens are as many as `times`."""
+    """One generation. It begins when it is made; its tokens are as many as `times`."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -28,15 +29,13 @@ class Chat(ABC):
         return self.times[0] - self.began
 
     async def reached(self, tokens: int) -> None:
-        """Until it has so many tokens, or is over."""
+        """Wait until the chat has that many tokens, or is over."""
         while len(self.times) < tokens and not self.over:
             self._news.clear()
             await self._news.wait()
 
     async def ended(self) -> None:
-        while not self.over:
-            self._news.clear()
-            await self._news.wait()
+        await self.reached(sys.maxsize)
 
     @abstractmethod
     def cancel(self) -> None: ...
@@ -74,7 +73,7 @@ class Chats:
         return chat
 
     async def begun(self) -> None:
-        """Until all have a token. Raises RequestError where one ends without."""
+        """Wait until all have a token. Raises RequestError if one ends without."""
         for chat in self:
             await chat.reached(1)
             if not chat.times:
@@ -82,14 +81,14 @@ class Chats:
         self.check()
 
     async def more(self, tokens: int) -> None:
-        """Until each has so many more than now, or has come to its end. Raises RequestError where one fails."""
+        """Wait until each has that many more tokens than now, or has ended. Raises RequestError if one fails."""
         goals = [(chat, len(chat.times) + tokens) for chat in self]
         for chat, goal in goals:
             await chat.reached(goal)
         self.check()
 
     def check(self) -> None:
-        """Raises RequestError where one has failed: what the others did since is no measurement."""
+        """Raise RequestError if a chat has failed: what the others did since is no measurement."""
         for chat in self:
             if chat.failure:
                 raise RequestError(f"a chat failed after {len(chat.times)} tokens: {chat.failure}")
@@ -102,7 +101,7 @@ class Chats:
 
     @property
     def rate(self) -> float:
-        """Tokens a second in all, from the last chat's first token to the first chat's last one."""
+        """Tokens a second of all chats, from the last chat's first token to the first chat's last one."""
         start, end = max(chat.times[0] for chat in self), min(chat.times[-1] for chat in self)
         if end <= start:
             raise RequestError("these chats never were in decode at the same time")

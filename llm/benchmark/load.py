@@ -1,4 +1,4 @@
-"""Measurements with many chats on a target. Each raises RequestError where the target refuses."""
+"""Takes measurements with many chats on a target. Each raises RequestError if the target refuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANCELLED = 5
 
 
 async def throughput(target: Target, count: int, context: int, tokens: int) -> Row:
-    """Chats that arrive at once, each of which gets so many tokens while all are in decode."""
+    """Measure chats that arrive at once, each of which gets that many tokens while all are in decode."""
     async with Chats() as chats:
         for number in range(count):
             chats.add(target.chat(number, context))
@@ -35,7 +35,7 @@ async def throughput(target: Target, count: int, context: int, tokens: int) -> R
 
 
 async def mixed(target: Target, tokens: int) -> Row:
-    """Short chats beside a long one, which is there first."""
+    """Measure short chats beside a long one, which is there first."""
     length = min(LONG, target.context // 2) if target.context else LONG
     async with Chats() as chats:
         chats.add(target.chat(0, length))
@@ -48,7 +48,7 @@ async def mixed(target: Target, tokens: int) -> Row:
 
 
 async def turns(target: Target, history: int) -> Row:
-    """The second turn of a conversation whose first one had so many tokens."""
+    """Measure the second turn of a conversation whose first one had that many tokens."""
     conversation = f"turns-{history}"
     messages = [ChatMessage("user", f"What happens here? {target.text(history, history)}")]
     async with Chats() as chats:
@@ -68,7 +68,7 @@ async def turns(target: Target, history: int) -> Row:
 
 
 async def gap(target: Target) -> Row:
-    """Between the tokens of running chats, alone and while a long prompt arrives."""
+    """Measure the gaps between the tokens of running chats, alone and while a long prompt arrives."""
     length = min(GAP_PROMPT, target.context // 2) if target.context else GAP_PROMPT
     async with Chats() as chats, Chats() as arriving:
         for number in range(GAP_CHATS):
@@ -92,7 +92,7 @@ async def gap(target: Target) -> Row:
 
 
 def gaps(chats: Iterable[Chat], start: float, end: float) -> list[float]:
-    """Those that ended then, and how long each chat had been waiting at the end."""
+    """Return the gaps that ended in that time, and how long each chat had been waiting at its end."""
     found = []
     for chat in chats:
         times = [moment for moment in chat.times if moment <= end]
@@ -103,7 +103,7 @@ def gaps(chats: Iterable[Chat], start: float, end: float) -> list[float]:
 
 
 async def cancel(target: Target) -> Row:
-    """From cancelling a chat among others to its end, when its memory is free; the longest of a few."""
+    """Measure from cancelling a chat among others to its end, when its memory is free; the longest of a few."""
     async with Chats() as chats:
         for number in range(2 * CANCELLED):
             chats.add(target.chat(number, SHORT))

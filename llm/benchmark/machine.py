@@ -1,4 +1,4 @@
-"""The machine: its processor, the memory this process takes, and how long a start takes on it."""
+"""Describes the machine: its processor, the memory this process takes, and how long a start takes on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READY = "ready"
 
 
 def cpu() -> tuple[str, list[str]]:
-    """The processor's name, and those of its features that matter for speed."""
+    """Return the processor's name, and the names of its features that matter for speed."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -34,7 +34,7 @@ def cpu() -> tuple[str, list[str]]:
 
 
 def memory(when: str) -> Row:
-    """What this process has in memory now, and the most it had."""
+    """Measure what this process has in memory now, or the most it had."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         now = pages * resource.getpagesize() / 2**20
@@ -45,7 +45,7 @@ def memory(when: str) -> Row:
 
 
 async def start(settings: Settings) -> Row:
-    """From nothing to a loaded model, in a fresh process; one that has to convert its model first takes longer."""
+    """Measure from nothing to a loaded model, in a fresh process; a model that has to be converted takes longer."""
     return await asyncio.to_thread(_start, settings)
 
 
@@ -66,19 +66,15 @@ def _start(settings: Settings) -> Row:
 
 
 def load_and_leave() -> None:
-    """What the fresh process does."""
+    """Load the model and leave: what the fresh process does."""
+    from llm.backends.local import LocalBackend
+
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
     try:
-        asyncio.run(_load(settings))
+        asyncio.run(LocalBackend(settings).load(lambda *_: None))
     except ConfigurationError as error:
         sys.stdout.write(str(error))
     else:
         sys.stdout.write(READY)
     sys.stdout.flush()
     os._exit(0)  # the end of a process that has torch takes time which is no part of a start
-
-
-async def _load(settings: Settings) -> None:
-    from llm.backends.local import LocalBackend
-
-    await LocalBackend(settings).load(lambda *_: None)

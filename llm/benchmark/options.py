@@ -1,4 +1,4 @@
-"""What the command line asks for."""
+"""Defines what the command line asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCAL_ONLY = {"cancel", "quality", "start", "memory"}
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """`tokens`: how many each chat must generate while all of a round do."""
+    """The options of a run. `tokens` is how many each chat must generate while all of a round do."""
 
     only: tuple[Kind, ...] = KINDS
     chats: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def of(given: Mapping[str, Any]) -> Options:
-    """From what argparse found. Raises ConfigurationError."""
+    """Return the options that argparse found. Raises ConfigurationError."""
     found = {name: given[name] for name in Options.__struct_fields__ if given.get(name)}
     try:
         base = msgspec.to_builtins(QUICK if given.get("quick") else Options())

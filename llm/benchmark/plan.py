@@ -1,4 +1,4 @@
-"""What is measured, in order: a list of measurements, a run over them, and what the terminal shows of it."""
+"""Plans what is measured, in order, runs it, and shows the progress on the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -24,20 +25,21 @@ Tell = Callable[[str], None]
 
 
 class Measurement(NamedTuple):
-    """`title` is shown while it runs."""
+    """One measurement; `title` is shown while it runs."""
 
     title: str
     take: Callable[[], Awaitable[Row]]
 
 
 def before_loading(settings: Settings, options: Options) -> list[Measurement]:
-    """Those that load the model themselves."""
+    """Return the measurements that load the model themselves."""
     found = []
     if "start" in options.kinds:
-        found.append(Measurement("starting", lambda: machine.start(settings)))
+        found.append(Measurement("starting", partial(machine.start, settings)))
     if "quality" in options.kinds:
         for quantization in dict.fromkeys(("none", settings.quantization)):
-            found.append(Measurement(f"perplexity, {quantization} quantized", _quality(settings, quantization)))
+            changed = msgspec.structs.replace(settings, quantization=quantization)
+            found.append(Measurement(f"perplexity, {quantization} quantized", partial(quality.quality, changed)))
     return found
 
 
@@ -49,39 +51,27 @@ def on_target(target: Target, options: Options) -> list[Measurement]:
         return machine.memory(when)
 
     if "memory" in kinds:
-        found.append(Measurement("memory", lambda: memory("loaded")))
+        found.append(Measurement("memory", partial(memory, "loaded")))
     if "throughput" in kinds:
         for context, count in itertools.product(options.contexts, options.chats):
             title = f"{count} {'chat' if count == 1 else 'chats at once'} at {context} tokens"
-            found.append(Measurement(title, _throughput(target, count, context, tokens)))
+            found.append(Measurement(title, partial(load.throughput, target, count, context, tokens)))
     if "mixed" in kinds:
-        found.append(Measurement("short chats beside a long one", lambda: load.mixed(target, tokens)))
+        found.append(Measurement("short chats beside a long one", partial(load.mixed, target, tokens)))
     if "turns" in kinds:
         for history in options.histories:
-            found.append(Measurement(f"a second turn after {history} tokens", _turns(target, history)))
+            found.append(Measurement(f"a second turn after {history} tokens", partial(load.turns, target, history)))
     if "gap" in kinds:
-        found.append(Measurement("gaps beside a long prompt", lambda: load.gap(target)))
+        found.append(Measurement("gaps beside a long prompt", partial(load.gap, target)))
     if "cancel" in kinds:
-        found.append(Measurement("cancelling", lambda: load.cancel(target)))
+        found.append(Measurement("cancelling", partial(load.cancel, target)))
     if "memory" in kinds:
-        found.append(Measurement("memory", lambda: memory("peak")))
+        found.append(Measurement("memory", partial(memory, "peak")))
     return found
 
 
-def _quality(settings: Settings, quantization: Literal["auto", "none", "int8"]) -> Callable[[], Awaitable[Row]]:
-    return lambda: quality.quality(msgspec.structs.replace(settings, quantization=quantization))
-
-
-def _throughput(target: Target, count: int, context: int, tokens: int) -> Callable[[], Awaitable[Row]]:
-    return lambda: load.throughput(target, count, context, tokens)
-
-
-def _turns(target: Target, history: int) -> Callable[[], Awaitable[Row]]:
-    return lambda: load.turns(target, history)
-
-
 async def measure(settings: Settings, options: Options, tell: Tell, done: Callable[[int], None]) -> Report:
-    """All rows. `done` is told how many measurements are left. Raises ConfigurationError."""
+    """Take all measurements. `done` is told how many are left. Raises ConfigurationError."""
     target: Target = ServerTarget(options.url, options.model) if options.url else LocalTarget(settings)
     first = before_loading(settings, options)
     then = on_target(target, options)
@@ -117,7 +107,7 @@ async def measure(settings: Settings, options: Options, tell: Tell, done: Callab
 
 
 def run(settings: Settings, options: Options) -> None:
-    """Measure, show how far it is on the terminal, print the result. Raises ConfigurationError."""
+    """Measure, show the progress on the terminal, print the result. Raises ConfigurationError."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=None)

@@ -1,4 +1,4 @@
-"""How well the model predicts a text by the engine's own forward: what faster numbers cost."""
+"""Measures how well the model predicts a text by the engine's own forward: the price of faster numbers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
+from llm.backends.computing import computed
 from llm.backends.forward import forward
 from llm.backends.local import context_length
 from llm.benchmark.report import Row
 from llm.benchmark.target import TEXT
-from llm.computing import computed
 from llm.conf import Settings
-from llm.engine import attention
+from llm.engine.attention import packed
 from llm.engine.kvcache import Segment
-from llm.engine.model import Forward
-from llm.loading import load
+from llm.engine.model_runner import Forward
+from llm.loading.loader import load
 
 CHUNK = 256
 
@@ -34,13 +34,13 @@ def _quality(settings: Settings) -> Row:
 
 @torch.inference_mode()
 def perplexity(forward: Forward, tokens: Sequence[int]) -> float:
-    """e to the mean surprise at each token but the first, in one sequence, computed in chunks as a prompt is."""
+    """Return e to the mean surprise at each token but the first, in one sequence, computed in chunks as a prompt is."""
     segment = Segment(forward.layout, len(tokens))
     surprise = 0.0
     for start in range(0, len(tokens) - 1, CHUNK):
         chunk, following = tokens[start : start + CHUNK], tokens[start + 1 : start + CHUNK + 1]
         size = len(following)
-        pack = attention.Pack([attention.Chunk(segment, start, size)])
+        pack = packed.Pack([packed.Chunk(segment, start, size)])
         logits = forward(chunk[:size], range(start, start + size), range(size), pack)
         expected = torch.tensor(following, device=logits.device)
         surprise += torch.nn.functional.cross_entropy(logits.float(), expected, reduction="sum").item()

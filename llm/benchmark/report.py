@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown."""
+"""Defines the results of a run, and how they are shown."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ HEADINGS: dict[str, tuple[str, str]] = {
     "ratio": ("to fp32", ".4f"),
     "mib": ("MiB", ".0f"),
 }
-"""Of each value: heading, and format with its unit."""
+"""Heading of each value, and its format with its unit."""
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One measurement: its name, what it is of, what came out. Rows of one name have the same keys."""
+    """One measurement: its name, what it is of, and its values. Rows of one name have the same keys."""
 
     name: str
     of: dict[str, int | str]
@@ -39,7 +39,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows, and of what."""
+    """All rows of a run, with the machine and the model that they are of."""
 
     machine: str
     cpu_features: list[str]
@@ -75,6 +75,6 @@ def in_units(key: str, value: float) -> str:
 
 
 def share(values: Iterable[float], part: float) -> float:
-    """The value that so large a part of them does not exceed."""
+    """Return the value that this share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * round(part * 100) // 100) - 1)]

@@ -1,4 +1,4 @@
-"""Where generations come from: the local backend, or a server with an OpenAI-compatible API."""
+"""Defines where generations come from: the local backend, or a server with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from llm.backends.base import End, Piece
 from llm.backends.local import LocalBackend
 from llm.benchmark.chat import Chat
-from llm.budget import TokenBudget
 from llm.conf import Settings
+from llm.control.budget import TokenBudget
 from llm.errors import ConfigurationError, RequestError, one_line
-from llm.rendering import Prepared
+from llm.prompts.rendering import Prepared
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 
 TEXT = (Path(__file__).parent / "text.txt").read_text()
 WORDS = TEXT.split()
 SAMPLE = 12
-"""Words."""
+"""Words of a sample."""
 LONGEST_ANSWER = 1024
 
 
 class Target(Protocol):
-    """`context`: the longest it takes, prompt and answer together; 0: not known."""
+    """A source of generations. `context` is the longest it takes, prompt and answer together; 0 means not known."""
 
     name: str
     mode: str
     context: int
 
     async def open(self, tell: Callable[[str], None]) -> None:
-        """Raises ConfigurationError."""
+        """Make the target ready. Raises ConfigurationError."""
 
     def text(self, number: int, tokens: int) -> str:
-        """About so many tokens of text, another one for each number."""
+        """Return about that many tokens of text, another one for each number."""
 
     def chat(self, number: int, context: int) -> Chat:
-        """A generation after a prompt of so many tokens, another one for each number."""
+        """Start a generation after a prompt of that many tokens, another one for each number."""
 
     def turn(self, messages: Sequence[ChatMessage], conversation: str, tokens: int) -> Chat:
-        """The next answer of a conversation."""
+        """Start the next answer of a conversation."""
 
     async def close(self) -> None: ...
 
 
 def words(number: int, count: int) -> str:
-    """So many words, different ones for each number."""
+    """Return that many words, different ones for each number."""
     start = number * 37 % len(WORDS)
     turned = WORDS[start:] + WORDS[:start]
     return " ".join((turned * (count // len(turned) + 1))[:count])
@@ -63,8 +63,10 @@ def asked(*messages: ChatMessage | str, conversation: str = "", max_new_tokens: 
 
 
 class LocalTarget:
-    """The local backend as it is, without the controller: what all need of memory at once is counted here. Answers do
-    not end by themselves."""
+    """The local backend as it is, without the controller. Answers do not end by themselves.
+
+    The memory that all chats need at once is counted here.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._backend = LocalBackend(settings)
@@ -80,7 +82,7 @@ class LocalTarget:
         return words(number, int(tokens * self._words_per_token))
 
     def chat(self, number: int, context: int) -> Chat:
-        """The prompt is a short one, repeated: what it says makes no difference to the time it takes."""
+        """Start after a short prompt, repeated: what it says makes no difference to the time it takes."""
         prepared = self._backend.prepare(asked(f"{number}. {words(number, SAMPLE)}"))
         tokens = (prepared.tokens * (context // len(prepared.tokens) + 1))[:context]
         answer = min(LONGEST_ANSWER, max(1, self.context - context))
@@ -98,7 +100,7 @@ class LocalTarget:
 
 
 class LocalChat(Chat):
-    """Raises RequestError where there is no memory for it beside the others."""
+    """A chat with the local backend. Raises RequestError if there is no memory for it beside the others."""
 
     def __init__(self, backend: LocalBackend, memory: TokenBudget[LocalChat], prepared: Prepared) -> None:
         super().__init__()
@@ -125,7 +127,7 @@ class LocalChat(Chat):
 
 
 class ServerTarget:
-    """A server; what it streams in one chunk counts as one token, corrected by the usage it reports."""
+    """A server. What it streams in one chunk counts as one token, corrected by the usage it reports."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url = url

@@ -1,8 +1,8 @@
-"""The slower engine, for models that packed batching would compute wrongly: one answer at a time.
+"""Runs models that packed batching would compute wrongly: the slower engine, one answer at a time.
 
 Each step is one forward of the model's own `generate()`, taken apart so that tokens stream, a cancel is seen between
-two of them and the request's own sampling chooses them. What the model keeps between steps is its own affair. Knows
-token ids, no text.
+two of them and the request's own sampling chooses them. What the model keeps between steps is its own affair. The
+module knows token ids, no text.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from llm.engine.sequence import Sequence
 logger = logging.getLogger(__name__)
 
 TRIED = (5, 3)
-"""Prompt and answer of the trial at load, in tokens."""
+"""Tokens of prompt and answer in the trial at load."""
 
 
 class OwnSteps:
-    """One run of `generate()`: it prepares all as for itself, and then each call computes what follows."""
+    """One run of `generate()`: it prepares everything as for itself, and each call of `logits` computes one step."""
 
     def __init__(self, model: Any, prompt: SequenceOf[int], max_new_tokens: int) -> None:
         self._model = model
@@ -56,7 +56,7 @@ class OwnSteps:
         return input_ids
 
     def logits(self) -> Tensor:
-        """`[1, vocabulary]`, after the prompt and what was appended to it."""
+        """Return logits `[1, vocabulary]` after the prompt and the tokens that were appended to it."""
         if not self._begun:
             out = self._model._prefill(self._tokens, self._config, self._kept)
             self._begun = True
@@ -73,7 +73,7 @@ class OwnSteps:
 
 
 class Alone:
-    """Has the methods of `core.Engine`; sequences are answered in the order in which they came."""
+    """The engine for such models, with the methods of `core.Engine`. It answers one sequence after the other."""
 
     def __init__(self, model: Any, *, sample: Sample = sampler.sample) -> None:
         self._model = model
@@ -91,7 +91,7 @@ class Alone:
         self._sequences.append(sequence)
 
     def remove(self, sequence: Sequence, *, wipe: bool = False) -> None:
-        """Forget it, and what the model kept of it. Idempotent."""
+        """Forget a sequence, and what the model kept of it. Idempotent."""
         if sequence not in self._sequences:
             return
         if sequence is self._sequences[0]:
@@ -103,7 +103,7 @@ class Alone:
         self._steps = None
 
     def step(self) -> list[Result]:
-        """One forward for the first sequence; what it raises ends that sequence only."""
+        """Compute one forward for the first sequence; an exception ends that sequence only."""
         if not self._sequences:
             return []
         sequence = self._sequences[0]
@@ -127,7 +127,7 @@ class Alone:
 
 @torch.inference_mode()
 def tried(model: Any) -> Alone:
-    """The engine for `model`. Raises what the model raises when it is asked for a few tokens."""
+    """Return the engine for `model`. Raises what the model raises when it is asked for a few tokens."""
     if model.config.is_encoder_decoder:
         raise ValueError("it is an encoder with a decoder")
     length, count = TRIED

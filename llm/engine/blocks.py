@@ -1,9 +1,9 @@
-"""Memory for keys and values: taken when it is first written, given back at once and row by row.
+"""Allocates memory for keys and values that is taken when it is first written and given back at once, row by row.
 
 On the CPU every block is a mapping of its own. The kernel gives a page its memory when it is first written, so that
-room for many rows costs nothing until they are used and need not be moved to grow; and what is freed goes back to the
-system, not to an allocator whose gaps would be counted nowhere. Elsewhere a block is what torch allocates. Knows
-neither tokens nor layers.
+room for many rows costs nothing until they are used and need not be moved to grow; and freed memory goes back to the
+system, not to an allocator whose gaps would be counted nowhere. Elsewhere a block is what torch allocates. The module
+knows neither tokens nor layers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE = mmap.PAGESIZE
 
 
 class Block:
-    """`tensors` of the shapes asked for, all zero. Raises MemoryError."""
+    """`tensors` of the given shapes, all zero, in memory of their own. Raises MemoryError."""
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, device: torch.device) -> None:
         self._map: mmap.mmap | None = None
@@ -31,11 +31,11 @@ class Block:
 
     @property
     def grows(self) -> bool:
-        """Whether it takes memory only as it is written."""
+        """Whether the block takes memory only as it is written."""
         return self._map is not None
 
     def give_back(self, row: int) -> None:
-        """The memory of that row of each tensor, as far as it is whole pages; what it holds is finite if it was."""
+        """Give back the memory of this row of each tensor, as far as it is whole pages. Finite numbers stay finite."""
         if self._map is None:
             return
         for tensor, offset in zip(self.tensors, self._offsets, strict=True):

@@ -1,8 +1,8 @@
-"""Continuous batching, one step at a time: schedule, forward, sample, emit.
+"""Computes continuous batching, one step at a time: schedule, forward, sample, emit.
 
-A step computes one token for every sequence in decode and a chunk of the prompts in prefill, in one forward. Knows
-token ids, no text; no threads: whoever calls decides when. A sequence is in the engine from `add` until a Result with
-`finish`, or until `remove`; its memory is free then.
+A step computes one token for every sequence in decode and a chunk of the prompts in prefill, in one forward. The module
+knows token ids, no text, and no threads: the caller decides when to step. A sequence is in the engine from `add` until
+a Result with `finish`, or until `remove`; its memory is free then.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from llm.engine import attention, sampler
+from llm.engine import sampler
+from llm.engine.attention import packed
 from llm.engine.kvcache import KVCache, Slot
-from llm.engine.model import Forward
+from llm.engine.model_runner import Forward
 from llm.engine.pace import Pace
 from llm.engine.prefixes import OPERATOR, Prefixes
 from llm.engine.scheduler import Chunk, Scheduler
@@ -39,20 +40,15 @@ class Result(NamedTuple):
 
 
 class Engine:
-    """Belongs to one thread.
+    """The engine of one thread.
 
-    What is kept of finished sequences and what the running ones need are `kv_tokens` at most; that the latter alone
-    are no more is for the caller to see to. `chunk_tokens` are computed of prompts in each step, instead of what the
-    pace says.
+    What is kept of finished sequences and what the running ones need are `kv_tokens` at most; the caller sees to it
+    that the needs alone are no more. `chunk_tokens` are computed of prompts in each step, instead of what the pace
+    says.
     """
 
     def __init__(
-        self,
-        forward: Forward,
-        *,
-        kv_tokens: int = 0,
-        chunk_tokens: int | None = None,
-        sample: Sample = sampler.sample,
+        self, forward: Forward, *, kv_tokens: int = 0, chunk_tokens: int | None = None, sample: Sample = sampler.sample
     ) -> None:
         self._forward = forward
         self._sample = sample
@@ -68,7 +64,7 @@ class Engine:
         return bool(self._scheduler.prefilling or self._scheduler.decoding)
 
     def add(self, sequence: Sequence) -> None:
-        """Its prefill begins with the next step. What this raises concerns this sequence only."""
+        """Take a sequence; its prefill begins with the next step. An exception concerns this sequence only."""
         sequence.check(self._forward.vocabulary)
         base, sequence.cached = self._prefixes.take(sequence.conversation, sequence.prompt)
         self._prefixes.fit(self._room() - sequence.need)
@@ -76,7 +72,7 @@ class Engine:
         self._scheduler.add(sequence)
 
     def remove(self, sequence: Sequence, *, wipe: bool = False) -> None:
-        """Forget it and free its memory, whatever it is doing. Idempotent."""
+        """Forget a sequence and free its memory, whatever it is doing. Idempotent."""
         if self._scheduler.remove(sequence) and sequence.slot is not None:
             if not wipe:
                 with _if_there_is_memory():
@@ -85,7 +81,7 @@ class Engine:
             sequence.slot = None
 
     def clear(self) -> None:
-        """Forget all sequences."""
+        """Forget all sequences and everything that is kept."""
         for sequence in self._scheduler.sequences:
             sequence.slot = None
         self._scheduler.clear()
@@ -94,11 +90,11 @@ class Engine:
 
     @property
     def allocated_bytes(self) -> int:
-        """Of keys and values, the kept ones too."""
+        """Bytes of keys and values, the kept ones included."""
         return self.cache.allocated_bytes + self._prefixes.tokens * self.cache.layout.token_bytes
 
     def step(self) -> list[Result]:
-        """One forward for all. What it raises concerns every sequence: `clear()` then."""
+        """Compute one forward for all sequences. An exception concerns every sequence: call `clear()` then."""
         began, failed = time.perf_counter(), self._settle()
         decoding, chunks = self._rows_in_order(), self._chunks()
         if not (decoding or chunks):
@@ -116,23 +112,24 @@ class Engine:
         return self._scheduler.chunks(self._chunk_tokens or self.pace.prompt_tokens(decoding, waiting))
 
     def _rows_in_order(self) -> list[Sequence]:
-        """Sequences in decode, in the order of the pools' rows."""
+        """Return the sequences in decode, in the order of the pools' rows."""
         by_slot = {sequence.slot: sequence for sequence in self._scheduler.decoding}
         return [by_slot[slot] for pool in self.cache.pools for slot in pool.slots]
 
     def _compute(self, decoding: SequenceOf[Sequence], chunks: SequenceOf[Chunk]) -> Tensor:
+        """Put the batch of a step together, rows in decode before chunks, and compute the logits to sample from."""
         tokens = [sequence.last_token for sequence in decoding]
         positions = [sequence.computed for sequence in decoding]
         rows = list(range(len(decoding)))
-        parts: list[attention.Part] = [attention.PoolRows(pool) for pool in self.cache.pools]
+        parts: list[packed.Part] = [packed.PoolRows(pool) for pool in self.cache.pools]
         for sequence, size in chunks:
             start = sequence.computed
             tokens += sequence.prompt[start : start + size]
             positions += range(start, start + size)
-            parts.append(attention.Chunk(sequence.segment, start, size))
+            parts.append(packed.Chunk(sequence.segment, start, size))
             if size == sequence.remaining:
                 rows.append(len(tokens) - 1)
-        return self._forward(tokens, positions, rows or [0], attention.Pack(parts))
+        return self._forward(tokens, positions, rows or [0], packed.Pack(parts))
 
     def _emit(self, sequence: Sequence, token: int | None) -> Result:
         result = outcome(sequence, token)
@@ -145,8 +142,10 @@ class Engine:
         return result
 
     def _settle(self) -> list[Result]:
-        """Rows for those whose prompt is computed: not before their first token is out, a long prompt takes a while
-        to move. Only those for whom there is no memory have a result."""
+        """Give rows to the sequences whose prompt is computed; return a result for those for which there is no memory.
+
+        This waits for the step after their first token, since a long prompt takes a while to move.
+        """
         new = [sequence for sequence in self._scheduler.decoding if not sequence.in_decode]
         failed = [self._seat(sequence, self.cache.settle) for sequence in new]
         for sequence in new:
@@ -156,7 +155,7 @@ class Engine:
         return [result for result in failed if result is not None]
 
     def _seat(self, sequence: Sequence, give: Callable[[Slot], None]) -> Result | None:
-        """Make sure of a row for the next token; the end of a sequence for which there is none."""
+        """Make sure of a row for the next token; if there is no memory, end the sequence and return its result."""
         try:
             give(sequence.seat)
         except (MemoryError, RuntimeError):
@@ -166,11 +165,11 @@ class Engine:
         return None
 
     def _room(self) -> int:
-        """Token places that no sequence needs."""
+        """Return the token places that no sequence needs."""
         return self._kv_tokens - sum(sequence.need for sequence in self._scheduler.sequences)
 
     def _keep(self, sequence: Sequence) -> None:
-        """For the next turn of its conversation; of a prefill that was not finished, what it began with."""
+        """Keep a sequence for the next turn of its conversation; of an unfinished prefill, keep what it began with."""
         if not sequence.conversation:
             return
         room = self._room()
@@ -183,7 +182,7 @@ class Engine:
             self._prefixes.fit(room)
 
     def _keep_common(self, sequence: Sequence) -> None:
-        """What the operator opens the prompt with, for all prompts to come."""
+        """Keep the tokens with which the operator opens the prompt, for all prompts to come."""
         tokens = sequence.prompt[: sequence.common]
         if tokens and not self._prefixes.has(OPERATOR, tokens) and len(tokens) <= self._room():
             self._prefixes.fit(self._room() - len(tokens))
@@ -192,7 +191,7 @@ class Engine:
 
 @contextmanager
 def _if_there_is_memory() -> Iterator[None]:
-    """For what only saves time later: nobody's answer may fail for it."""
+    """Log a lack of memory within the context. It is for work that only saves time later: no answer may fail for it."""
     try:
         yield
     except (MemoryError, RuntimeError):
@@ -200,7 +199,7 @@ def _if_there_is_memory() -> Iterator[None]:
 
 
 def outcome(sequence: Sequence, token: int | None) -> Result:
-    """What a sampled token (None: there was nothing to choose by) means for its sequence, which takes it."""
+    """Append a sampled token to its sequence and return the result; None means that no token could be chosen."""
     if token is None:
         return Result(sequence, finish="error", message="The model's numbers went out of range.")
     if token in sequence.stop_tokens:

@@ -1,74 +1,45 @@
-"""Keys and values of all sequences: where they lie, how room is made and given back.
+"""Keeps keys and values of all sequences: where they lie, how room is made and given back.
 
-A prompt is computed into a Segment of its own, exactly as long as needed, perhaps behind a Kept, which is what was
-computed of its beginning before. For decode its sequence takes a row in the
-Pool of its length class (powers of two): a pool is computed as one batch, as long as its longest row, so that many
-short chats do not pay for a long one. Rows are compact (0 to n-1, the last one fills a gap), so that a pool's part of
-a step is a plain slice; a sequence that outgrows its class moves up. On the CPU a row has memory only while it is in
-use (`llm.engine.blocks`), and a pool has room for as many rows as `tokens` allows from the start; elsewhere pools
-double when full and halve when three quarters are empty.
+A prompt is computed into a Segment of its own, exactly as long as needed, perhaps behind a Kept, which holds keys and
+values of its beginning that were computed before. For decode its sequence takes a row in the Pool of its length class
+(powers of two): a pool is computed as one batch, as long as its longest row, so that many short chats do not pay for a
+long one. Rows are compact (0 to n-1, the last one fills a gap), so that a pool's part of a step is a plain slice; a
+sequence that outgrows its class moves up. On the CPU a row has memory only while it is in use (`llm.engine.blocks`),
+and a pool has room for as many rows as `tokens` allows from the start; elsewhere pools double when full and halve when
+three quarters are empty.
 
 A row of more than `SMALLEST_CLASS` is more than half full: sequences of N tokens take no more memory than 2 N tokens
-would (and the smallest class, for each), a prompt that was just computed its own once more until it has moved.
+would (and at least the smallest class each). A prompt that was just computed takes its own once more until it moves.
 
 Each layer has tensors of its own (layers may differ in heads and widths), in a pool `[rows, kv_heads, capacity,
 width]`: attention over one new token per row is two plain matrix products. Keys that lie transposed take three times
 as long to write and a fifth more to multiply by.
 
-Knows neither tokens nor scheduling. Used in the engine's thread only.
+The module knows neither tokens nor scheduling. It is used in the engine's thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from llm.engine.blocks import Block
-from llm.engine.kernels import Decode
+from llm.engine.layout import Layout
 
 SMALLEST_CLASS = 128
 MOST_ROWS = 256
-"""A pool has room for before it has to be moved to grow."""
-
-
-class LayerShape(NamedTuple):
-    """What one layer stores of a token."""
-
-    kv_heads: int
-    key_width: int
-    value_width: int
-
-
-class Layout(NamedTuple):
-    """Shapes of all layers, where and how their numbers are kept, and how they are read in decode."""
-
-    layers: tuple[LayerShape, ...]
-    dtype: torch.dtype
-    device: torch.device
-    decode: Decode = Decode()
-
-    @property
-    def token_bytes(self) -> int:
-        numbers = sum(heads * (key + value) for heads, key, value in self.layers)
-        return numbers * self.dtype.itemsize
-
-    def block(self, shape: Callable[[LayerShape], tuple[tuple[int, ...], tuple[int, ...]]]) -> Block:
-        """Keys and values of all layers, by what `shape` says for one."""
-        keys, values = zip(*map(shape, self.layers), strict=True)
-        return Block((*keys, *values), self.dtype, self.device)
+"""The most rows for which a pool has room before it has to be moved to grow."""
 
 
 def length_class(tokens: int) -> int:
-    """The capacity of the pool for a sequence of that length."""
+    """Return the capacity of the pool for a sequence of that length."""
     return max(SMALLEST_CLASS, 1 << (tokens - 1).bit_length())
 
 
 class Kept(NamedTuple):
-    """The first tokens of a sequence, for others to begin with: as in a row, `[kv_heads, length, width]` for each
-    layer. Never changed."""
+    """Keys and values `[kv_heads, length, width]` of each layer, for the first tokens of a sequence. Never changed."""
 
     length: int
     keys: list[Tensor]
@@ -76,18 +47,15 @@ class Kept(NamedTuple):
 
 
 class Segment:
-    """One sequence in prefill: keys `[kv_heads, capacity, key_width]` and values of each layer, for the tokens that
-    follow the first `start` ones, which are those of `base`."""
+    """Keys `[kv_heads, capacity, key_width]` and values of each layer, for one sequence in prefill.
+
+    They are those of the tokens that follow the first `start` ones, which are in `base`.
+    """
 
     def __init__(self, layout: Layout, capacity: int, base: Kept | None = None, start: int = 0) -> None:
         self.capacity = capacity
         self.base, self.start = base, start
-        tensors = layout.block(
-            lambda layer: (
-                (layer.kv_heads, capacity, layer.key_width),
-                (layer.kv_heads, capacity, layer.value_width),
-            )
-        ).tensors
+        tensors = layout.block(capacity).tensors
         self.keys, self.values = tensors[: len(layout.layers)], tensors[len(layout.layers) :]
 
 
@@ -117,18 +85,18 @@ class Pool:
 
     @property
     def rows(self) -> int:
-        """How many have memory."""
+        """The number of rows that have memory."""
         return len(self.slots) if self._block.grows else self._rows
 
     def add(self, slot: Slot) -> int:
-        """The row that is now the slot's; what it holds is left to the caller to copy."""
+        """Give the slot a row and return its number; copying keys and values into it is left to the caller."""
         if len(self.slots) == self._rows:
             self._resize(self._rows * 2)
         self.slots.append(slot)
         return len(self.slots) - 1
 
     def remove(self, row: int) -> None:
-        """The last row takes the place of the one that leaves."""
+        """Free a row; the last row takes its place."""
         last = self.slots.pop()
         if row < len(self.slots):
             self.copy_row(last.row, self, row, last.length)
@@ -143,19 +111,14 @@ class Pool:
             copy[target_row, :, :length] = source[row, :, :length]
 
     def wipe(self, row: int) -> None:
-        """Forget numbers that must not meet anything else: masked out or not, NaN times zero is NaN."""
+        """Overwrite a row with zeros, because masked numbers are multiplied too: NaN times zero is NaN."""
         for tensor in (*self.keys, *self.values):
             tensor[row].zero_()
 
     def _resize(self, rows: int) -> None:
         # zeros: what lies beyond the end of a row is multiplied by a probability of zero, so it must be finite
         used, layers = len(self.slots), len(self._layout.layers)
-        block = self._layout.block(
-            lambda layer: (
-                (rows, layer.kv_heads, self.capacity, layer.key_width),
-                (rows, layer.kv_heads, self.capacity, layer.value_width),
-            )
-        )
+        block = self._layout.block(self.capacity, rows)
         if used:
             for new, old in zip(block.tensors, self._block.tensors, strict=True):
                 new[:used].copy_(old[:used])
@@ -164,8 +127,7 @@ class Pool:
 
 
 class KVCache:
-    """All seats, for `tokens` tokens at most, if that is known. `pools` is in ascending order of length class and has
-    no empty ones."""
+    """All seats, for `tokens` tokens at most (0: not known). `pools` ascend by length class and have no empty ones."""
 
     def __init__(self, layout: Layout, tokens: int = 0) -> None:
         self.layout = layout
@@ -183,7 +145,7 @@ class KVCache:
         return (pooled + self._segment_tokens) * self.layout.token_bytes
 
     def open(self, tokens: int, base: Kept | None = None, start: int = 0) -> Slot:
-        """A seat for a prompt of that many tokens, the first `start` of which are those of `base`."""
+        """Return a seat for a prompt of that many tokens, the first `start` of which are in `base`."""
         if base is not None and base.length > 2 * start:  # most of it would be held for nothing
             base = self._copied(base.keys, base.values, start)
         slot = Slot(Segment(self.layout, tokens - start, base, start))
@@ -191,7 +153,7 @@ class KVCache:
         return slot
 
     def settle(self, slot: Slot) -> None:
-        """From prefill to decode: the finished segment becomes a row."""
+        """Move a sequence from prefill to decode: its finished segment becomes a row."""
         segment = slot.segment
         if segment is None:
             raise ValueError("only a sequence in prefill can settle")
@@ -207,7 +169,7 @@ class KVCache:
         self._drop_segment(slot)
 
     def make_room(self, slot: Slot) -> None:
-        """For one more token in decode: a full row moves to the next class."""
+        """Make room for one more token in decode: a full row moves to the next class."""
         pool = slot.pool
         if pool is None:
             raise ValueError("only a sequence in decode can grow")
@@ -220,14 +182,14 @@ class KVCache:
         slot.pool, slot.row = larger, row
 
     def keep(self, slot: Slot, tokens: int) -> Kept:
-        """A copy of the first tokens of a sequence in decode."""
+        """Return a copy of the first tokens of a sequence in decode."""
         pool, row = slot.pool, slot.row
         if pool is None:
             raise ValueError("only a sequence in decode has what can be kept")
         return self._copied([keys[row] for keys in pool.keys], [values[row] for values in pool.values], tokens)
 
     def free(self, slot: Slot, *, wipe: bool = False) -> None:
-        """Give the seat back, `wipe` where its numbers may not be finite. Idempotent."""
+        """Give the seat back; with `wipe`, its numbers may not be finite and are overwritten. Idempotent."""
         if slot.segment is not None:
             self._drop_segment(slot)
         if slot.pool is not None:
@@ -242,9 +204,7 @@ class KVCache:
         self._segment_tokens = 0
 
     def _copied(self, keys: Sequence[Tensor], values: Sequence[Tensor], tokens: int) -> Kept:
-        tensors = self.layout.block(
-            lambda layer: ((layer.kv_heads, tokens, layer.key_width), (layer.kv_heads, tokens, layer.value_width))
-        ).tensors
+        tensors = self.layout.block(tokens).tensors
         for copy, source in zip(tensors, (*keys, *values), strict=True):
             copy.copy_(source[:, :tokens])
         return Kept(tokens, tensors[: len(keys)], tensors[len(keys) :])

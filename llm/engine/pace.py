@@ -1,8 +1,8 @@
-"""How many tokens of prompts a step takes beside those in decode, by the time they cost on this machine.
+"""Decides how many tokens of prompts a step takes beside those in decode, by the time they cost on this machine.
 
 Each prompt that waits may take up to 80 % of the time of a step from those in decode: while one long prompt arrives, no
-stream becomes as slow as half its speed; when many arrive, their first words are worth more. What a step costs was
-measured at load, and is corrected by what every step takes since. Knows no sequences.
+stream becomes as slow as half its speed; when many arrive, their first words are worth more. The cost of a step was
+measured at load, and is corrected by what every step takes since. The module knows no sequences.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 SHARE = 0.8
-"""Time one waiting prompt may take in a step, as a part of what the step takes without it."""
+"""Time that one waiting prompt may take in a step, as a part of what the step takes without it."""
 LONGEST = 0.2
-"""Seconds of a step that nobody in decode sets a measure for; a cancel has to be seen soon."""
+"""Seconds of a step while nothing is in decode, and the most that many waiting prompts make of one: a cancel has to be
+seen soon."""
 FEWEST = 4
-"""Tokens in any step, however slow: a prompt has to end some time."""
+"""Tokens of prompts in any step, however slow: a prompt has to end some time."""
 REACH = 8
-"""Times the largest measured step: what a step so much larger costs, and takes of memory, is not told by those."""
+"""Times the largest measured step: it cannot tell what a step so much larger costs, and takes of memory."""
 ALONE_EVERY = 16
 """Steps with prompts, after which one goes without: what decode takes by itself changes while many prompts arrive, and
-whoever held it for less than it is would leave them next to nothing of a step."""
+an estimate below the truth would leave them next to nothing of a step."""
 SMOOTHING = 0.2
 UNMEASURED = 128
 
 
 class Pace:
-    """`measured` are (tokens in a step, its seconds), ascending; without them every step takes the same number."""
+    """The pace of an engine. `measured` are (tokens in a step, its seconds), ascending; without them it is constant."""
 
     def __init__(self, measured: Sequence[tuple[int, float]] = ()) -> None:
         self._sizes = [size for size, _ in measured]
@@ -36,7 +37,7 @@ class Pace:
         self._beside = 0  # steps since one in decode had no prompts beside it
 
     def prompt_tokens(self, decoding: int, waiting: int) -> int:
-        """For a step with so many rows in decode, while so many prompts wait; now and then none."""
+        """Return the tokens for a step with that many rows in decode and prompts that wait; 0 now and then."""
         if not self._sizes:
             return UNMEASURED
         if decoding and self._beside >= ALONE_EVERY:
@@ -47,7 +48,7 @@ class Pace:
         return max(FEWEST, size - decoding)
 
     def saw(self, decoding: int, prompt_tokens: int, seconds: float) -> None:
-        """What a step took."""
+        """Learn what a step took."""
         if not self._sizes:
             return
         ratio = seconds / self._expected(decoding + prompt_tokens)
@@ -67,7 +68,7 @@ class Pace:
 
 
 def _interpolate(at: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """On the line through the two points around `at`, or the nearest two."""
+    """Return the value at `at` on the line through the two points around it, or the nearest two."""
     if len(xs) == 1:
         return at / xs[0] * ys[0]
     right = min(max(bisect.bisect_left(xs, at), 1), len(xs) - 1)

@@ -1,4 +1,4 @@
-"""What a request adds to and takes from the logits of single tokens: biases and penalties for what was said.
+"""Changes the logits of single tokens: a request's biases, and its penalties for tokens that were said.
 
 Each request keeps a small table of the tokens concerned, brought up to date with each token of its answer; a step
 joins the tables of all its rows and changes those logits only, so that the cost does not grow with the vocabulary.
@@ -20,7 +20,7 @@ class TokenTable:
     """For each token concerned: a bias, then a factor (a positive logit is divided by it), then an offset.
 
     `params` has no None. Penalties for repetition hold for prompt and answer, those for presence and frequency for the
-    answer; so in transformers and in vLLM.
+    answer, as in transformers and in vLLM.
     """
 
     def __init__(self, params: SamplingParams, prompt: Iterable[int], max_new_tokens: int) -> None:
@@ -54,11 +54,11 @@ class TokenTable:
 
     @property
     def values(self) -> Tensor:
-        """`[3, tokens]`: BIAS, FACTOR, OFFSET."""
+        """Biases, factors and offsets, `[3, tokens]`: rows BIAS, FACTOR, OFFSET."""
         return self._values[:, : len(self)]
 
     def saw(self, token: int) -> None:
-        """The answer has a further token."""
+        """Note that the answer has a further token."""
         if not self._counts_answer:
             return
         entry = self._entry.setdefault(token, len(self))
@@ -69,7 +69,7 @@ class TokenTable:
 
 
 def adjusted(logits: Tensor, tables: Sequence[TokenTable]) -> Tensor:
-    """`logits` `[rows, vocabulary]` as the table of each row says; what is given stays as it is."""
+    """Return `logits` `[rows, vocabulary]` changed by the table of each row; the argument stays as it is."""
     affected = [(row, table) for row, table in enumerate(tables) if len(table)]
     if not affected:
         return logits

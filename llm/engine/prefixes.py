@@ -1,8 +1,8 @@
-"""What is kept of finished answers, so that the next turn of a conversation computes only what is new.
+"""Keeps finished answers, so that the next turn of a conversation computes only what is new.
 
-The keys and values of a conversation's tokens wait here for its next prompt, the least recently used are forgotten
-first. One conversation never gets another's, or the time it saves would tell one visitor what another asked; common to
-all is only what the operator opens every prompt with. Knows token ids, no text.
+The keys and values of a conversation's tokens wait here for its next prompt; the least recently used are forgotten
+first. One conversation never gets another's, or the time it saves would tell one visitor what another asked; only the
+text with which the operator opens every prompt is common to all. The module knows token ids, no text.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llm.engine.kvcache import Kept
+from llm.tokens import common_length
 
 OPERATOR = ""
-"""The key of what the operator opens every prompt with; a conversation has a name."""
+"""The key of the operator's opening; a conversation has a name."""
 
 
 class Prefix(NamedTuple):
@@ -23,15 +24,15 @@ class Prefix(NamedTuple):
 
 
 class Prefixes:
-    """By conversation. How much it may keep is for the caller to say, each time."""
+    """The kept tokens, by conversation. The caller says each time how much may be kept."""
 
     def __init__(self) -> None:
         self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
         self.tokens = 0
-        """How many are kept in all."""
+        """Tokens that are kept in all."""
 
     def take(self, conversation: str, prompt: Sequence[int]) -> tuple[Kept | None, int]:
-        """What is known of a prompt, and how many of its tokens; a conversation's own is no longer kept.
+        """Return what is kept of a prompt's beginning, and how many tokens that is; the conversation's own leaves.
 
         The last token of a prompt is never among them: it has to be computed for what follows it.
         """
@@ -47,18 +48,18 @@ class Prefixes:
         return best
 
     def keep(self, conversation: str, tokens: Sequence[int], kept: Kept) -> None:
-        """In the place of what was kept of that conversation."""
+        """Keep these tokens in the place of what was kept of that conversation."""
         self._pop(conversation)
         self._prefixes[conversation] = Prefix(tokens, kept)
         self.tokens += kept.length
 
     def has(self, conversation: str, tokens: Sequence[int]) -> bool:
-        """Whether all of them are kept, perhaps with more that follows."""
+        """Return whether all these tokens are kept, perhaps with more that follows."""
         prefix = self._prefixes.get(conversation)
         return prefix is not None and prefix.tokens[: len(tokens)] == tokens
 
     def fit(self, tokens: int) -> None:
-        """Keep no more than so many."""
+        """Forget the least recently used until no more than `tokens` are kept."""
         while self._prefixes and self.tokens > tokens:
             self._pop(next(iter(self._prefixes)))
 
@@ -67,9 +68,3 @@ class Prefixes:
         if prefix is not None:
             self.tokens -= prefix.kept.length
         return prefix
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    differing = (length for length, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
-    return next(differing, min(len(one), len(other)))

@@ -1,8 +1,8 @@
 """Chooses the next token of each row, by the parameters and the random numbers of the row's own request.
 
-Vectorised over rows, and yet no row changes what another gets, not by a bit: one generator per request, one random
-number per token, and how a row is computed depends on that row only. The order is that of transformers: biases and
-penalties, temperature, top_k, top_p, min_p. Knows token ids only.
+It is vectorised over rows, and yet no row changes what another gets, not by a bit: one generator per request, one
+random number per token, and how a row is computed depends on that row only. The order is that of transformers: biases
+and penalties, temperature, top_k, top_p, min_p. The module knows token ids only.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from llm.engine.penalties import TokenTable, adjusted
 from llm.sampling import DEFAULTS, SamplingParams
 
 BLOCK = 64
-"""To find the largest of a vocabulary: first the largest of each block, which is vectorised, then among few blocks."""
+"""Tokens of a block. The largest of a vocabulary is the largest of each block, vectorised, then of the few blocks."""
 CANDIDATES = 64
 """How many of the most likely tokens are looked at first; sorting a whole vocabulary costs far more."""
 GREEDY_BELOW = 1e-4
-"""A temperature so low leaves nothing to chance, and dividing by it would leave the range of numbers."""
+"""A lower temperature leaves nothing to chance, and dividing by it would leave the range of numbers."""
 
 
 class RowSampling:
@@ -49,7 +49,7 @@ class RowSampling:
         return bool(self.top_k) or self.top_p < 1 or self.min_p > 0
 
     def saw(self, token: int) -> None:
-        """A token of the answer."""
+        """Note a token of the answer."""
         self.table.saw(token)
 
     def random(self) -> float:
@@ -58,7 +58,7 @@ class RowSampling:
 
 @torch.inference_mode()
 def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int | None]:
-    """A token for each row of `logits` `[rows, vocabulary]`; None where the logits are no numbers to choose by."""
+    """Return a token for each row of `logits` `[rows, vocabulary]`; None where the logits are not finite."""
     logits = adjusted(logits.float(), [row.table for row in rows])
     best, found = most_likely(logits)
     usable = best.isfinite().tolist()
@@ -72,7 +72,7 @@ def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int | None]:
 
 
 def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
-    """One token of each row's distribution, as far as its filters leave it."""
+    """Return one token of each row's distribution, as far as its filters leave it."""
     device = logits.device
     scaled = logits / torch.tensor([row.temperature for row in rows], device=device)[:, None]
     shares = scaled.softmax(-1)
@@ -92,7 +92,7 @@ def draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
 
 
 def draw_filtered(shares: Tensor, chances: Tensor, rows: Sequence[RowSampling], count: int) -> tuple[Tensor, Tensor]:
-    """A token of each row from its `count` most likely ones, and whether these were enough to know."""
+    """Return a token of each row from its `count` most likely ones, and whether these were enough to know."""
     device, vocabulary = shares.device, shares.shape[-1]
     top_k = torch.tensor([min(row.top_k or vocabulary, vocabulary) for row in rows], device=device)
     top_p = torch.tensor([row.top_p for row in rows], device=device, dtype=torch.float64)
@@ -110,13 +110,13 @@ def draw_filtered(shares: Tensor, chances: Tensor, rows: Sequence[RowSampling], 
 
 
 def pick(shares: Tensor, chances: Tensor) -> Tensor:
-    """The index at which the running sum of a row passes its random number (0 to 1) times the row's sum."""
+    """Return the index at which the running sum of a row passes its random number (0 to 1) times the row's sum."""
     sums = shares.cumsum(-1, dtype=torch.float64)
     return passed(sums, chances * sums[:, -1])
 
 
 def pick_of_all(shares: Tensor, chances: Tensor) -> Tensor:
-    """As `pick`, for a whole vocabulary: first the block, then the token in it."""
+    """Pick as `pick` does, from a whole vocabulary: first the block, then the token in it."""
     blocks = in_blocks(shares, 0.0)
     sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     goals = chances * sums[:, -1]
@@ -127,14 +127,14 @@ def pick_of_all(shares: Tensor, chances: Tensor) -> Tensor:
 
 
 def passed(sums: Tensor, goals: Tensor) -> Tensor:
-    """The first index of each row where `sums` is above the goal, which rounding may have put a little too high."""
+    """Return each row's first index at which `sums` exceeds the goal, which rounding may have put a little too high."""
     ends = sums[:, -1]
     goals = torch.minimum(goals, torch.nextafter(ends, torch.zeros_like(ends)))
     return torch.searchsorted(sums, goals[:, None], right=True)[:, 0]
 
 
 def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each row (NaN where there is one) and its token, of equals the first."""
+    """Return the largest logit of each row (NaN if it has one) and its token, the first of equals."""
     blocks = in_blocks(logits)
     block = blocks.amax(-1).argmax(-1)
     values, index = blocks[torch.arange(len(block), device=block.device), block].max(-1)
@@ -142,7 +142,7 @@ def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As `topk`: they lie in the `count` blocks with the largest maxima."""
+    """Return what `topk` does: the values lie in the `count` blocks with the largest maxima."""
     blocks = in_blocks(values)
     if count * 4 > blocks.shape[1]:
         found = values.topk(count)
@@ -155,12 +155,12 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def rows_of(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """`values[rows]`; a vocabulary for each row is not copied where they are all there are."""
+    """Return `values[rows]`, without a copy if those are all rows."""
     return values if len(rows) == len(values) else values[list(rows)]
 
 
 def in_blocks(values: Tensor, filling: float = float("-inf")) -> Tensor:
-    """`[rows, vocabulary]` as `[rows, blocks, BLOCK]`, filled up with `filling`."""
+    """Return `[rows, vocabulary]` as `[rows, blocks, BLOCK]`, filled up with `filling`."""
     missing = -values.shape[-1] % BLOCK
     padded = F.pad(values, (0, missing), value=filling) if missing else values
     return padded.reshape(len(values), -1, BLOCK)

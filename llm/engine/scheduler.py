@@ -1,8 +1,8 @@
-"""What goes into the next step: every sequence in decode, and some of the prompts' tokens.
+"""Decides what goes into the next step: every sequence in decode, and some of the prompts' tokens.
 
-Prompts are computed in chunks, so that nobody in decode waits long for a long prompt; how many tokens a step takes of
-them, `llm.engine.pace` says. Half is for the oldest prompt, the rest for those with the least to do: a long prompt must
-not hold up the short ones behind it, nor they it. Knows no tensors.
+Prompts are computed in chunks, so that nobody in decode waits long for a long prompt; `llm.engine.pace` says how many
+of their tokens a step takes. Half is for the oldest prompt, the rest for those with the least to do: a long prompt must
+not hold up the short ones behind it, nor they it. The module knows no tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scheduler:
         self.decoding.append(sequence)
 
     def remove(self, sequence: Sequence) -> bool:
-        """False if it is not here (any more)."""
+        """Remove a sequence. Return False if it is not here (any more)."""
         for group in (self.prefilling, self.decoding):
             if sequence in group:
                 group.remove(sequence)
@@ -48,7 +48,7 @@ class Scheduler:
         self.decoding.clear()
 
     def chunks(self, budget: int) -> list[Chunk]:
-        """Whose prompt goes on in this step, and how far: `budget` tokens in all."""
+        """Return whose prompt goes on in this step, and how far: `budget` tokens in all."""
         if not self.prefilling or not budget:
             return []
         oldest, *others = self.prefilling

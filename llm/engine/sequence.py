@@ -1,4 +1,4 @@
-"""One request on its way through the engine, as token ids. Knows no text and no tensors of the model."""
+"""Defines one request on its way through the engine, as token ids. It knows no text and no tensors of the model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from llm.sampling import SamplingParams
 class Sequence:
     """Prompt and answer so far; in prefill until the whole prompt is computed, then in decode.
 
-    `conversation` names whose keys and values it may begin with and leave behind (""  = nobody's). The first `common`
-    tokens of the prompt are the operator's: those may be anyone's.
+    `conversation` names the conversation whose keys and values it may begin with and leave behind ("" means none). The
+    first `common` tokens of the prompt are the operator's: anyone's keys and values of them will do.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Sequence:
         self.slot: Slot | None = None
 
     def check(self, vocabulary: int) -> None:
-        """Raises ValueError for a prompt that no model with so many tokens can be given."""
+        """Raise ValueError for a prompt that no model with that vocabulary can be given."""
         if not self.prompt or not all(0 <= token < vocabulary for token in self.prompt):
             raise ValueError("a prompt is one token or more of the model's vocabulary")
 
@@ -50,14 +50,14 @@ class Sequence:
 
     @property
     def segment(self) -> Segment:
-        """Where its prompt is computed into."""
+        """The segment into which its prompt is computed."""
         if self.seat.segment is None:
             raise ValueError("this sequence is in decode")
         return self.seat.segment
 
     @property
     def need(self) -> int:
-        """Tokens it may come to hold."""
+        """The most tokens that it may come to hold."""
         return len(self.prompt) + self.max_new_tokens
 
     @property
@@ -71,7 +71,7 @@ class Sequence:
 
     @property
     def stored(self) -> list[int]:
-        """Those tokens."""
+        """The tokens whose keys and values are stored."""
         return (self.prompt + self.generated)[: self.computed]
 
     @property

@@ -1,8 +1,8 @@
-"""The engine's thread: requests go in, text comes out, one batch a step.
+"""Runs the engine in a thread of its own: requests go in, text comes out, one batch a step.
 
 The thread alone touches the engine and the text streams. Callers belong to one asyncio loop: they hand in a
 `Generation`, and its `on_update` is called on that loop, at most once a step, and once with a `finish`, on whatever
-path it ends. Without work the thread blocks. Knows no prompts and no queue of waiting requests.
+path it ends. Without work the thread blocks. The module knows no prompts and no queue of waiting requests.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
+from llm.detokenizer import TextStream
 from llm.engine.core import Result
 from llm.engine.sequence import Sequence
 from llm.events import FinishReason
-from llm.text import TextStream
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ class Steps(Protocol):
     def busy(self) -> bool: ...
 
     def add(self, sequence: Sequence) -> None:
-        """What it raises concerns this sequence only."""
+        """Take a sequence. An exception concerns this sequence only."""
 
     def remove(self, sequence: Sequence) -> None:
-        """Whatever it is doing. Idempotent."""
+        """Forget a sequence, whatever it is doing. Idempotent."""
 
     def clear(self) -> None: ...
 
     def step(self) -> list[Result]:
-        """What it raises concerns every sequence: `clear()` then."""
+        """Compute one step. An exception concerns every sequence: call `clear()` then."""
 
 
 class Update(NamedTuple):
@@ -56,7 +56,7 @@ class Update(NamedTuple):
 
 
 class Generation:
-    """One sequence, its text, and who is told of it."""
+    """One sequence, its text, and the callback that is told of it."""
 
     def __init__(self, sequence: Sequence, text: TextStream, on_update: Callable[[Update], None]) -> None:
         self.sequence = sequence
@@ -64,20 +64,11 @@ class Generation:
         self.on_update = on_update
 
 
-class _Start(NamedTuple):
-    generation: Generation
-
-
-class _Cancel(NamedTuple):
-    generation: Generation
-
-
-class _Stop(NamedTuple):
-    pass
+Command = tuple[Literal["start", "cancel"], Generation]
 
 
 class EngineThread:
-    """Runs from the start; `stop` ends what runs as interrupted and joins the thread.
+    """The engine's thread. It runs from the start; `stop` ends all generations as interrupted and joins the thread.
 
     A step that takes longer than `stall_seconds` ends the process, its stacks in the log: it hangs in native code, and
     no exception reaches it there. Without `stall_seconds` it may take for ever.
@@ -87,7 +78,7 @@ class EngineThread:
         self._engine = engine
         self._loop = loop
         self._stall_seconds = stall_seconds
-        self._commands: queue.SimpleQueue[_Start | _Cancel | _Stop] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._running: dict[Sequence, Generation] = {}
         self._updates: list[tuple[Generation, Update]] = []
         self._closed = False
@@ -96,20 +87,20 @@ class EngineThread:
         self._thread.start()
 
     def start(self, generation: Generation) -> None:
-        """From the next step on. Once the thread has ended, the generation ends as interrupted."""
+        """Start a generation with the next step. Once the thread has ended, the generation ends as interrupted."""
         with self._closing:
             if not self._closed:
-                self._commands.put(_Start(generation))
+                self._commands.put(("start", generation))
                 return
         self._loop.call_soon(generation.on_update, Update("", 0, "interrupted"))
 
     def cancel(self, generation: Generation) -> None:
-        """Before the next step. Idempotent, also after the end."""
-        self._commands.put(_Cancel(generation))
+        """Cancel a generation before the next step. Idempotent, also after the end."""
+        self._commands.put(("cancel", generation))
 
     def stop(self) -> None:
-        """Blocks for at most a step. Idempotent."""
-        self._commands.put(_Stop())
+        """End the thread. Blocks for at most a step. Idempotent."""
+        self._commands.put(None)
         self._thread.join()
 
     # What follows runs in the thread
@@ -130,16 +121,16 @@ class EngineThread:
             self._close(finish)
 
     def _obey(self) -> bool:
-        """Carry out what was asked, waiting for it while there is nothing to compute. False: stop."""
+        """Carry out the commands, waiting for one while there is nothing to compute. Return False on stop."""
         while not self._engine.busy or not self._commands.empty():
             if self._commands.empty():
                 self._deliver()
             match self._commands.get():
-                case _Start(generation):
+                case "start", generation:
                     self._begin(generation)
-                case _Cancel(generation):
+                case "cancel", generation:
                     self._end(generation, "cancelled")
-                case _Stop():
+                case None:
                     return False
         return True
 
@@ -153,7 +144,10 @@ class EngineThread:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """The timer is a thread of C: it works with the GIL held. Setting it costs some 50 microseconds."""
+        """End the process if the context takes too long.
+
+        The timer is a thread of C: it works with the GIL held. Setting it costs some 50 microseconds.
+        """
         if self._stall_seconds is None:
             yield
             return
@@ -193,7 +187,7 @@ class EngineThread:
     def _end(
         self, generation: Generation, finish: FinishReason, message: str | None = None, text: str = "", tokens: int = 0
     ) -> None:
-        """The one end of a generation: memory is free, held back text goes out."""
+        """End a generation, the only way there is: its memory is free then, and held back text goes out."""
         if self._running.pop(generation.sequence, None) is None:
             return
         self._engine.remove(generation.sequence)
@@ -209,8 +203,8 @@ class EngineThread:
             self._closed = True
         while not self._commands.empty():
             command = self._commands.get()
-            if isinstance(command, _Start):
-                self._running[command.generation.sequence] = command.generation
+            if command is not None and command[0] == "start":
+                self._running[command[1].sequence] = command[1]
         for generation in list(self._running.values()):
             self._end(generation, finish, INTERNAL_ERROR if finish == "error" else None)
         self._engine.clear()

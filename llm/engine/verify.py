@@ -1,4 +1,4 @@
-"""Is a model computed right by packed batching? Asked once, at load, without any list of names.
+"""Asks once, at load, whether packed batching computes a model right, without any list of names.
 
 Some architectures ignore the attention function they are given, keep state elsewhere, or decide by the mask what a
 token sees: they would run and be silently wrong. Each check says in one line why it turns a model away.
@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
 from llm.engine.core import Engine
-from llm.engine.kvcache import LayerShape, Layout
-from llm.engine.model import Forward, PackedModel
+from llm.engine.layout import LayerShape, Layout
+from llm.engine.model_runner import Forward, PackedModel
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
 from llm.errors import one_line
@@ -34,15 +34,15 @@ CHUNK_TOKENS = 8
 TOLERANCE = 1e-3
 """Largest error of a logit in float32, in standard deviations of all; right models have 1e-5."""
 COARSE_TOLERANCE = 0.5
-"""In half precision, whose rounding alone makes 0.05 to 0.3 of it."""
+"""The same in half precision, whose rounding alone makes 0.05 to 0.3 of it."""
 
 
 class Unsupported(Exception):
-    """Packed batching would not compute this model right; the message says why."""
+    """Raised when packed batching would not compute this model right; the message says why."""
 
 
 def packed(model: Any, context: int = 0) -> PackedModel:
-    """`model` made ready for the engine, for sequences of up to `context` tokens.
+    """Return `model` made ready for the engine, for sequences of up to `context` tokens.
 
     Raises Unsupported; the model is then as it was.
     """
@@ -81,7 +81,7 @@ def tolerance(model: Any) -> float:
 
 
 def check_class(model: Any) -> None:
-    """What can be known without running it."""
+    """Check what can be known without running the model. Raises Unsupported."""
     if not model._can_set_attn_implementation():
         raise Unsupported("its attention cannot be replaced")
     kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
@@ -90,15 +90,17 @@ def check_class(model: Any) -> None:
 
 
 def check_length(config: Any, context: int) -> None:
-    """Rotary embeddings that change with the longest sequence of a batch are those of every sequence only as long as
-    no sequence is longer than the original length."""
+    """Raise Unsupported if rotary embeddings that change with the longest sequence of a batch would be wrong.
+
+    They are those of every sequence only as long as no sequence is longer than the original length.
+    """
     limit = packed_limit(config)
     if limit is not None and context > limit:
         raise Unsupported(f"its rotary embeddings change where a sequence is longer than {limit} tokens")
 
 
 def context_limit(config: Any) -> int | None:
-    """How many tokens a sequence may have."""
+    """Return how many tokens a sequence may have; None if the model does not say."""
     limit: int | None = getattr(config, "max_position_embeddings", None)
     for rope in _changing_ropes(config):
         if rope["rope_type"] == "dynamic" and limit is not None:
@@ -107,7 +109,7 @@ def context_limit(config: Any) -> int | None:
 
 
 def packed_limit(config: Any) -> int | None:
-    """How many, where sequences are computed together."""
+    """Return how many tokens a sequence may have if sequences are computed together; None if the model does not say."""
     limit: int | None = getattr(config, "max_position_embeddings", None)
     for rope in _changing_ropes(config):
         original = rope.get("original_max_position_embeddings")
@@ -116,13 +118,10 @@ def packed_limit(config: Any) -> int | None:
 
 
 def _changing_ropes(config: Any) -> list[Mapping[str, Any]]:
-    return [rope for rope in _rope_parameters(config) if rope.get("rope_type") in ("dynamic", "longrope")]
-
-
-def _rope_parameters(config: Any) -> list[Mapping[str, Any]]:
-    """One for the model, or one for each kind of layer."""
+    """Return the ropes that change with the length; a model has one rope, or one for each kind of layer."""
     found = getattr(config, "rope_parameters", None) or {}
-    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, Mapping)]
+    ropes = [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, Mapping)]
+    return [rope for rope in ropes if rope.get("rope_type") in ("dynamic", "longrope")]
 
 
 class _Call(NamedTuple):
@@ -135,7 +134,7 @@ class _Call(NamedTuple):
 
 
 def probe(model: Any) -> tuple[LayerShape, ...]:
-    """What each layer keeps of a token, from one forward in which every call of the attention function is looked at."""
+    """Return what each layer keeps of a token, by one forward in which every call of the attention is looked at."""
     calls: list[_Call] = []
 
     def spy(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **keywords: Any) -> tuple[Tensor, None]:
@@ -166,7 +165,7 @@ def _checked(calls: SequenceOf[_Call]) -> tuple[LayerShape, ...]:
 
 
 def sees_as_expected(sees: Any, window: int | None) -> bool:
-    """Whether a mask function says what the engine assumes, also far beyond the length of any trial."""
+    """Return whether a mask function says what the engine assumes, also far beyond the length of any trial."""
     if not callable(sees):
         return False
     queries = torch.tensor([0, 7, 100, 1023, 5000, 70_001])[:, None]
@@ -177,21 +176,21 @@ def sees_as_expected(sees: Any, window: int | None) -> bool:
 
 
 def conversations(model: Any) -> list[list[int]]:
-    """Of different lengths, for trials."""
+    """Return conversations of different lengths, for trials."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     return [[(7 * i + length) % vocabulary for i in range(length + DECODED)] for length in PROMPT_LENGTHS]
 
 
 @torch.inference_mode()
 def own_logits(model: Any, tokens: SequenceOf[int]) -> Tensor:
-    """By the model's own forward: those that follow the prompt and each decoded token."""
+    """Return the logits that follow the prompt and each decoded token, by the model's own forward."""
     logits: Tensor = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits
     return logits[0, -DECODED - 1 :].float()
 
 
 @torch.inference_mode()
 def packed_logits(forward: Forward, conversations: SequenceOf[SequenceOf[int]]) -> list[Tensor]:
-    """The same by the engine: both at once, in chunks, the answers given instead of sampled."""
+    """Return the same by the engine: all conversations at once, in chunks, the answers given instead of sampled."""
     sequences = [Sequence(tokens[:-DECODED], SamplingParams(), max_new_tokens=DECODED + 1) for tokens in conversations]
     answers = {s.sampling: iter((*tokens[-DECODED:], 0)) for s, tokens in zip(sequences, conversations, strict=True)}
     seen: dict[RowSampling, list[Tensor]] = {sequence.sampling: [] for sequence in sequences}

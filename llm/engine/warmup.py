@@ -1,6 +1,6 @@
-"""What a step costs on this machine, measured before the first request.
+"""Measures what a step costs on this machine, before the first request.
 
-Knows the engine from outside: it is given prompts of some lengths, each of which is one step.
+It knows the engine from outside: it gives it prompts of some lengths, each of which is one step.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import time
 import torch
 
 from llm.engine.core import Engine
-from llm.engine.model import Forward
+from llm.engine.model_runner import Forward
 from llm.engine.pace import LONGEST, Pace
 from llm.engine.sequence import Sequence
 from llm.sampling import SamplingParams
 
 SIZES = (1, 8, 32, 96, 192)
-"""Tokens of a step; the larger ones are tried only where the smaller ones were fast enough."""
+"""Tokens of the steps; larger ones are tried only if the smaller ones were fast enough."""
 TIMES = 3
-"""The first of a size makes the buffers; the fastest one counts."""
+"""Steps of each size. The first one makes the buffers; the fastest one counts."""
 
 
 @torch.inference_mode()
 def paced(engine: Engine, forward: Forward, context: int) -> Engine:
-    """`engine` with what its steps cost."""
+    """Return `engine` with a pace by what its steps cost."""
     measured: list[tuple[int, float]] = []
     for size in SIZES:
         if size >= context or (measured and measured[-1][1] > LONGEST):

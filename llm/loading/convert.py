@@ -1,7 +1,7 @@
-"""GGUF files as directories that transformers loads in seconds: converted once, kept, never half-written.
+"""Converts GGUF files to directories that transformers loads in seconds: once, kept, never half-written.
 
-The copy's name carries a fingerprint of the file it was made from, and it gets that name when it is complete. Those
-that nobody uses any more are deleted. Knows neither settings nor devices.
+The copy's name carries a fingerprint of the file it was made from, and it gets that name when it is complete. Copies
+that nobody uses any more are deleted. The module knows neither settings nor devices.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
-from llm import retention
+from llm import diskcache
 from llm.errors import one_line
 from llm.loading.weights import pretrained
 
 Fraction = Callable[[float], None]
 
 FORMAT = 1
-"""Raise it when the copies of before are no longer what would be written now."""
+"""The version of the copies' contents. Raise it when older copies differ from what would be written now."""
 KEPT = 3
-"""Copies: of a file that was there before, in other numbers, of another model. Each is as large as its weights."""
+"""Copies that are kept (of an earlier file, in other numbers, of another model). Each is as large as its weights."""
 COPY = re.compile(r"-[0-9a-f]{12}$")
-"""The end of the name of a copy; another folder beside them is not ours."""
+"""The end of the name of a copy; other folders beside the copies are left alone."""
 PARTIAL = ".partial"
 
 
 class Unreadable(Exception):
-    """The GGUF file is at fault, not where its copy is kept."""
+    """Raised when the GGUF file is at fault, not the folder of its copy."""
 
 
 def converted(
     file: Path, folder: Path, *, name: str, dtype: torch.dtype, sampling: Mapping[str, Any], progress: Fraction
 ) -> Path:
-    """The directory with the converted copy of `file`, made now if there is none. Other processes wait for it.
+    """Return the directory with the converted copy of `file`, made now if there is none. Other processes wait for it.
 
-    Raises Unreadable; anything else is about `folder`.
+    Raises Unreadable; any other exception is about `folder`.
     """
     target = folder / f"{name}-{fingerprint(file, dtype, sampling)}"
     if not target.is_dir():
         _make(file, target, name, dtype, sampling, progress)
-    retention.used(target)
-    retention.tidy((path for path in folder.iterdir() if COPY.search(path.name)), KEPT)
-    retention.tidy(path for path in folder.iterdir() if path.suffix in (PARTIAL, retention.GOING))
+    diskcache.used(target)
+    diskcache.tidy((path for path in folder.iterdir() if COPY.search(path.name)), KEPT)
+    diskcache.tidy(path for path in folder.iterdir() if path.suffix in (PARTIAL, diskcache.GOING))
     return target
 
 
@@ -69,7 +69,7 @@ def _make(
 
 
 def discard(copy: Path) -> None:
-    """One that cannot be loaded; the next call of `converted` makes another."""
+    """Delete a copy that cannot be loaded; the next call of `converted` makes another."""
     shutil.rmtree(copy, ignore_errors=True)
 
 
@@ -107,7 +107,7 @@ def _read(file: Path, dtype: torch.dtype, progress: Fraction) -> tuple[Any, Any]
 
 @contextmanager
 def _tensors_counted(progress: Fraction) -> Iterator[None]:
-    """transformers counts tensors with a tqdm bar of its own: take its count, show no bar."""
+    """Report progress by the count of a tqdm bar with which transformers counts tensors, and show no bar."""
 
     def counted(tensors: Any, **_: Any) -> Iterator[Any]:
         for done, tensor in enumerate(tensors, 1):
@@ -124,7 +124,7 @@ def _tensors_counted(progress: Fraction) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """For one process at a time; the lock is gone with its process."""
+    """Hold a lock of one process at a time; it is gone with its process."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

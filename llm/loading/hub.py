@@ -1,7 +1,7 @@
-"""Models on the Hugging Face hub, as directories of the hub's own cache.
+"""Fetches models of the Hugging Face hub, as directories of the hub's own cache.
 
 Only files that are data are fetched, never code. A token comes from the hub's own variable (HF_TOKEN). Without network
-what is in the cache is used.
+the cached files are used.
 """
 
 from __future__ import annotations
@@ -19,27 +19,21 @@ Fraction = Callable[[float], None]
 
 DATA = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 WEIGHTS = ["*.safetensors", "*.bin"]
-"""In the order of preference; a repository may have both."""
+"""Patterns of weight files in the order of preference; a repository may have both."""
 
 
 def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
-    """The directory of `repo`. Raises ConfigurationError."""
+    """Return the directory of `repo`. Raises ConfigurationError."""
     label = f"LLM_MODEL={repo}"
     bar = type("Bar", (_Bar,), {"report": staticmethod(progress)})
     try:
         for weights in WEIGHTS:
-            folder = Path(
-                snapshot_download(
-                    repo,
-                    revision=revision or None,
-                    allow_patterns=[*DATA, weights],
-                    ignore_patterns="*/*",
-                    tqdm_class=bar,
-                )
+            folder = snapshot_download(
+                repo, revision=revision or None, allow_patterns=[*DATA, weights], ignore_patterns="*/*", tqdm_class=bar
             )
-            if any(folder.glob(weights)):
+            if any(Path(folder).glob(weights)):
                 break
-        return folder
+        return Path(folder)
     except errors.GatedRepoError as error:
         raise ConfigurationError(f"{label}: access has to be granted on the hub; then set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
@@ -56,7 +50,7 @@ def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
 
 
 class _Bar(tqdm):
-    """Shows nothing; tells how far the bytes have come."""
+    """A bar that shows nothing and reports the share of the bytes that have come."""
 
     report: Fraction
 

@@ -1,6 +1,6 @@
-"""The weights of a causal LM from its files, all of them.
+"""Reads the weights of a causal LM from its files, all of them.
 
-What a file does not have, transformers fills with random numbers and a warning: such a model runs, and talks nonsense.
+transformers fills weights that a file lacks with random numbers and a warning: such a model runs, and talks nonsense.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 
 def pretrained(folder: Path, **options: Any) -> Any:
-    """The model. Raises ValueError where weights are missing, and whatever transformers raises."""
+    """Return the model. Raises ValueError if weights are missing, and whatever transformers raises."""
     model, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     if missing := sorted(told["missing_keys"]):
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -1,4 +1,8 @@
-"""Prompt classes: how a conversation becomes the text a model continues. Imports neither Django nor torch."""
+"""Turns a conversation into the text that a model continues, and that text into token ids.
+
+The package knows no queue and no engine, and imports neither Django nor torch. A reader starts in `base`, the class
+from which a prompt class derives; `rendering` fits a request into the context and `encoding` makes its tokens.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ __all__ = ["ChatContent", "ChatPrompt", "ChatTemplatePrompt", "PromptTTL", "Role
 
 
 def load_prompt_class(path: str) -> type[ChatPrompt]:
-    """The class behind LLM_PROMPT; an empty path is the chat template. Raises ConfigurationError."""
+    """Return the class that LLM_PROMPT names; an empty path is the chat template. Raises ConfigurationError."""
     if not path:
         return ChatTemplatePrompt
     module, _, name = path.rpartition(".")

@@ -1,10 +1,10 @@
-"""How a conversation becomes the text a model continues: the base class of all prompt classes.
+"""Defines ChatPrompt, the base class of all prompt classes: how a conversation becomes the text a model continues.
 
-A subclass overrides `create_prompt()`, and where it needs to `get_stop_strs()`, `build_initial_prompt()` and the two
+A subclass overrides `create_prompt()`, and if need be `get_stop_strs()`, `build_initial_prompt()` and the two
 replacement lists. It knows no tensors, no Django and no queue; one instance serves one request. The names are those
-of ChatStream's AbstractChatPrompt, so that a class written for it runs after a change of its import line. What only
-concerned the echo of the prompt in the output (get_skip_len, get_custom_skip_echo_len) has no counterpart: answers
-are decoded from the new tokens alone.
+of ChatStream's AbstractChatPrompt, so that a class written for it runs after a change of its import line. Methods that
+only concerned the echo of the prompt in the output (get_skip_len, get_custom_skip_echo_len) have no counterpart:
+answers are decoded from the new tokens alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PromptTTL(enum.Enum):
 
 
 class ChatContent:
-    """One message under its role's name; `message` None is the open place the model is to fill."""
+    """One message under its role's name; `message` None is the open place that the model is to fill."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ChatContent:
 
 
 class ChatPrompt:
-    """A conversation and the way its model wants it written."""
+    """A conversation, and the way in which its model wants it written."""
 
     add_special_tokens: bool | None = None
     """Whether the tokenizer adds its own (a BOS token, say) around the text; None leaves it to the tokenizer."""
@@ -103,22 +103,22 @@ class ChatPrompt:
     # What a subclass says about its model
 
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
-        """The text the model continues, ending where the answer begins."""
+        """Return the text that the model continues, ending where the answer begins."""
         raise NotImplementedError(f"{type(self).__name__} has to define create_prompt()")
 
     def build_initial_prompt(self, chat_prompt: ChatPrompt) -> None:
-        """Add the turns every conversation opens with (few-shot examples) to `chat_prompt`. None by default."""
+        """Add the turns with which every conversation opens (few-shot examples) to `chat_prompt`. None by default."""
 
     def get_stop_strs(self) -> list[str] | None:
-        """Strings that end an answer; they are not part of it."""
+        """Return strings that end an answer; they are not part of it."""
         return None
 
     def get_replacement_when_input(self) -> Replacements | None:
-        """(from, to) pairs applied to the visitor's texts before they enter the prompt."""
+        """Return (from, to) pairs that are applied to the visitor's texts before they enter the prompt."""
         return None
 
     def get_replacement_when_output(self) -> Replacements | None:
-        """(from, to) pairs applied to the answer."""
+        """Return (from, to) pairs that are applied to the answer."""
         return None
 
     # Configuration
@@ -139,11 +139,11 @@ class ChatPrompt:
         self.prompt_ttl = ttl
 
     def set_chat_mode_enabled(self, enabled: bool) -> None:
-        """False: the model continues the visitor's last text as it is."""
+        """Set the chat mode; without it the model continues the visitor's last text as it is."""
         self.chat_mode = enabled
 
     def set_prefix_as_stop_str_enabled(self, enabled: bool) -> None:
-        """True: the requester's name and a colon end the answer (a model that goes on with the visitor's part)."""
+        """Set whether the requester's name and a colon end the answer (if a model goes on with the visitor's part)."""
         self._prefix_as_stop_str = enabled
 
     # The conversation
@@ -162,7 +162,7 @@ class ChatPrompt:
         self.chat_contents.append(ChatContent(self.responder, message, RoleType.RESPONDER))
 
     def get_contents(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
-        """What the model may see. opts: `omit_last_message` (bool), `to_message_id` (up to and with that message)."""
+        """Return what the model may see. opts: `omit_last_message` (bool), `to_message_id` (the last one to see)."""
         opts = opts or {}
         contents = self.chat_contents
         if self.prompt_ttl is PromptTTL.SINGLE_TURN:
@@ -173,7 +173,7 @@ class ChatPrompt:
         return list(contents[:-1] if opts.get("omit_last_message") else contents)
 
     def get_turn(self) -> int:
-        """How many questions were asked."""
+        """Return how many questions were asked."""
         return len(self._of(RoleType.REQUESTER))
 
     def is_empty(self) -> bool:
@@ -204,7 +204,7 @@ class ChatPrompt:
         self._of(RoleType.RESPONDER)[-1].set_message(message)
 
     def clear_last_responder_message(self) -> None:
-        """Open the last answer again, where the conversation ends with one."""
+        """Open the last answer again, if the conversation ends with one."""
         if self._ends_with(RoleType.RESPONDER):
             self.chat_contents[-1].set_message(None)
 
@@ -220,7 +220,7 @@ class ChatPrompt:
         self.chat_contents.clear()
 
     def to_dict(self) -> dict[str, Any]:
-        """The conversation and the names of its roles, as plain values."""
+        """Return the conversation and the names of its roles as plain values."""
         return {
             "system": self.system,
             "requester": self.requester,
@@ -229,7 +229,7 @@ class ChatPrompt:
         }
 
     def from_dict(self, values: dict[str, Any]) -> None:
-        """Take over what `to_dict` gave."""
+        """Take over the values of `to_dict`."""
         self.system, self.requester, self.responder = values["system"], values["requester"], values["responder"]
         self.chat_contents = [ChatContent.from_dict(content) for content in values["chat_contents"]]
 
@@ -238,8 +238,8 @@ class ChatPrompt:
     def set_messages(self, messages: Sequence[ChatMessage]) -> None:
         """Take over a conversation that ends with the visitor's text, and open the place for its answer.
 
-        One that ends with an answer is to go on: that answer becomes `partial`, what the open place holds already.
-        A system message replaces the class's own system text.
+        If it ends with an answer, that answer is to be continued: it becomes `partial`, the text already in the open
+        place. A system message replaces the class's own system text.
         """
         self.clear_history()
         self.build_initial_prompt(self)
@@ -257,11 +257,11 @@ class ChatPrompt:
         self.add_responder_msg(None)
 
     def render(self) -> str:
-        """The text the model continues: the prompt up to its open place, and what that holds already."""
+        """Return the text that the model continues: the prompt up to its open place, and the text already there."""
         return self.create_prompt() + self.partial
 
     def stop_strings(self) -> tuple[str, ...]:
-        """`get_stop_strs()` and the requester's prefix where that was asked for."""
+        """Return `get_stop_strs()`, and the requester's prefix if that was asked for."""
         strings = [string for string in self.get_stop_strs() or () if string]
         if self._prefix_as_stop_str and self.chat_mode and self.requester:
             strings.append(f"{self.requester}:")

@@ -1,4 +1,4 @@
-"""The default prompt: the chat template that comes with the model's tokenizer."""
+"""Defines the default prompt class: the chat template that comes with the model's tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llm.prompts.base import ChatPrompt, RoleType
 
 
 class ChatTemplatePrompt(ChatPrompt):
-    """Renders with `tokenizer.apply_chat_template`; knows no model by name."""
+    """Renders with `tokenizer.apply_chat_template`; it knows no model by name."""
 
     add_special_tokens = False  # the template writes them itself
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm.conf import Settings
-from llm.loading import LoadedModel, load
+from llm.loading.loader import LoadedModel, load
 
 
 @pytest.fixture(scope="session")

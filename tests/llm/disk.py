@@ -1,4 +1,4 @@
-"""A disk that is full."""
+"""Simulates a disk that is full."""
 
 from __future__ import annotations
 

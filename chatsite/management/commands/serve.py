@@ -19,7 +19,7 @@ from chatsite.start import AlreadyServing
 from chatsite.start import drain as drain_site
 from chatsite.start import start as start_site
 from chatsite.start import stop as stop_site
-from llm.watchdog import notify
+from llm.service.watchdog import notify
 
 
 class Command(BaseCommand):

@@ -1,4 +1,4 @@
-"""`manage.py benchmark`: `llm.benchmark` with the site's settings."""
+"""Runs `llm.benchmark` with the site's settings (`manage.py benchmark`)."""
 
 from __future__ import annotations
 

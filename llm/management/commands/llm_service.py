@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from llm import address, service
 from llm.conf import get_settings
 from llm.errors import ConfigurationError
+from llm.service import address, server
 
 
 class Command(BaseCommand):
@@ -25,7 +25,7 @@ class Command(BaseCommand):
             where = address.parse(listen)
             if where.path is None and not settings.service_token:
                 raise ConfigurationError(f"--listen {listen}: TCP needs LLM_SERVICE_TOKEN, the same for all clients")
-            service.run(settings, where, lambda: print(f"The llm service listens at {where}", flush=True), stays=True)
+            server.run(settings, where, lambda: print(f"The llm service listens at {where}", flush=True), stays=True)
         except (ConfigurationError, OSError) as error:
             self.stderr.write(f"Cannot start: {error}")
             sys.exit(os.EX_CONFIG)
