@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from chat.accounts.revalidation import Revalidation
 from chat.conf import get_settings
 from chat.errors import BadFrame, HistoryError, SocketClosed, TooLarge
-from chat.history.session.chats import is_temporary
+from chat.history.temporary.chats import is_temporary
 from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
 from chat.streams.feed import Feed
 from chat.turns.registry import Turns, get_turns

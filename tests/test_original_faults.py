@@ -41,21 +41,21 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "A5": (
         "llm/control/test_controller.py::test_cancel_queued_frees_its_place_at_once_and_touches_nobody",
         "llm/control/test_controller.py::test_cancel_before_run_gives_the_place_back",
-        "chat/test_turns.py::test_who_asks_may_go_away_while_the_message_is_being_accepted",
+        "chat/turns/test_turns.py::test_who_asks_may_go_away_while_the_message_is_being_accepted",
         "llm/service/test_service.py::test_death_ends_what_has_streamed_and_the_service_comes_back",
     ),
     # A reader that stopped reading, and one that was gone, kept their places.
     "A6": (
         "site/test_readers.py::test_a_dead_reader_is_dropped",
         "site/test_readers.py::test_the_turn_of_a_dead_reader_completes",
-        "chat/test_turns.py::test_a_waiting_turn_that_nobody_watches_gives_up_its_place",
+        "chat/turns/test_turns.py::test_a_waiting_turn_that_nobody_watches_gives_up_its_place",
         "llm/control/test_controller.py::test_answer_that_takes_too_long_is_cut_and_keeps_its_place_until_it_has_left",
     ),
     # The model ran on the event loop.
     "A7": (
         "site/test_faults.py::test_the_llm_service_dies_or_stands_still",
         "llm/engine/test_thread.py::test_one_call_of_the_loop_for_each_step",
-        "chat/test_api.py::test_healthz_answers_whatever_the_model_does",
+        "chat/api/test_api.py::test_healthz_answers_whatever_the_model_does",
     ),
     # A burst was refused while there was room.
     "A8": ("llm/control/test_controller.py::test_admit_burst_accepts_exactly_running_plus_queued",),
@@ -86,8 +86,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     # Two requests of one conversation wrote into each other.
     "C7": (
         "chat/test_consumer.py::test_two_questions_at_once_in_one_conversation_are_one_answer_and_one_refusal",
-        "chat/test_history.py::test_accept_refuses_a_second_live_answer",
-        "chat/test_purge.py::test_an_answer_in_a_deleted_conversation_ends_with_it",
+        "chat/history/test_history.py::test_accept_refuses_a_second_live_answer",
+        "chat/test_retention.py::test_an_answer_in_a_deleted_conversation_ends_with_it",
     ),
     # Two instances in one process shared their state and doubled the lines of the log.
     "C11": ("test_original_faults.py::test_two_controllers_share_nothing",),
@@ -98,18 +98,18 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "llm/control/test_controller.py::test_parameter_out_of_range_ends_with_its_name",
     ),
     # Every chunk repeated the whole answer.
-    "W1": ("chat/test_transcript.py::test_what_is_sent_grows_with_the_answer_and_no_faster",),
+    "W1": ("chat/streams/test_transcript.py::test_what_is_sent_grows_with_the_answer_and_no_faster",),
     # An answer with the end mark in it broke the stream.
     "W2": ("chat/test_consumer.py::test_no_text_of_an_answer_breaks_the_frames",),
     # The end did not say whether it was one.
     "W3": (
-        "chat/test_turns.py::test_every_reason_is_one_end_and_one_final_row",
-        "chat/test_transcript.py::test_a_stored_answer_reads_like_one_that_ended",
+        "chat/turns/test_turns.py::test_every_reason_is_one_end_and_one_final_row",
+        "chat/streams/test_transcript.py::test_a_stored_answer_reads_like_one_that_ended",
     ),
     # Sessions grew without bound, and ended while they were in use.
     "M1": (
-        "chat/test_purge.py::test_sessions_of_those_who_keep_no_cookie_are_bounded",
-        "chat/test_visitors.py::test_a_session_lives_on_from_each_day_of_a_visit",
+        "chat/test_retention.py::test_sessions_of_those_who_keep_no_cookie_are_bounded",
+        "chat/visitors/test_identity.py::test_a_session_lives_on_from_each_day_of_a_visit",
         "load/test_crowd.py::test_crowd_after_crowd_leaves_memory_where_it_was",
     ),
     # Neither the prompt nor the memory of the running was bounded.

@@ -33,7 +33,7 @@ class TurnHistory(Protocol):
 
 
 class Store(Protocol):
-    """A place where conversations are kept: the packages `chat.history.database` and `chat.history.session`.
+    """A place where conversations are kept: the packages `chat.history.database` and `chat.history.temporary`.
 
     Its functions run in threads and may use the database; those that write several rows do so in one transaction.
     """

@@ -16,15 +16,15 @@ from msgspec import UNSET
 from chat.conf import get_settings
 from chat.db import read, write
 from chat.errors import HistoryError, NotFound, NotOffered, TurnInProgress
-from chat.history import database, generations, prompt, session
+from chat.history import database, generations, prompt, temporary
 from chat.history.contract import Store
 from chat.history.database import edits
-from chat.history.session.chats import is_temporary
+from chat.history.temporary.chats import is_temporary
 from chat.history.values import Accepted, Asked, Branch, Caller, Changes, Page, Question, Rating, StoredAnswer
 from chat.models import Generation
 
 KEPT: Store = database
-TEMPORARY: Store = session
+TEMPORARY: Store = temporary
 
 
 class History:
@@ -51,8 +51,8 @@ class History:
 
     async def conversations(self, caller: Caller, after: str | None = None, query: str = "") -> Page:
         """Return a page of the caller's conversations, temporary ones first; see Store."""
-        temporary, page = await read(TEMPORARY.page, caller, after, query), await read(KEPT.page, caller, after, query)
-        return msgspec.structs.replace(page, conversations=[*temporary.conversations, *page.conversations])
+        session, page = await read(TEMPORARY.page, caller, after, query), await read(KEPT.page, caller, after, query)
+        return msgspec.structs.replace(page, conversations=[*session.conversations, *page.conversations])
 
     async def holds(self, caller: Caller, conversation: UUID) -> bool:
         return await read(_store_of(conversation).holds, caller, conversation)
@@ -106,16 +106,16 @@ def _store_for(asked: Asked) -> Store:
     """Return where to store a request. Raises NotOffered where the site or the conversation is of the other kind."""
     policy = get_settings().temporary
     if not isinstance(asked, Question):
-        temporary = is_temporary(asked.answer)
+        wanted = is_temporary(asked.answer)
     elif asked.conversation is not None:
-        temporary = is_temporary(asked.conversation)
-        if asked.temporary not in (None, temporary):
+        wanted = is_temporary(asked.conversation)
+        if asked.temporary not in (None, wanted):
             raise NotOffered
     else:
-        temporary = policy in ("default", "only") if asked.temporary is None else asked.temporary
-    if policy == ("off" if temporary else "only"):
+        wanted = policy in ("default", "only") if asked.temporary is None else asked.temporary
+    if policy == ("off" if wanted else "only"):
         raise NotOffered
-    return TEMPORARY if temporary else KEPT
+    return TEMPORARY if wanted else KEPT
 
 
 def _accept(store: Store, asked: Asked, process: UUID) -> Accepted:

@@ -24,7 +24,7 @@ from django.utils.crypto import constant_time_compare
 
 from chat.conf import get_settings
 from chat.db import reading
-from chat.history.session.storage import forget
+from chat.history.temporary.lifetime import forget
 from chat.history.values import Caller
 from chat.models import Conversation, Generation, Visitor
 

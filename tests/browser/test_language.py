@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from chat.management import catalogs
+from chat.management import translations
 from tests.browser.conftest import OpenPage, ask
 from tests.server import Serve, Site
 
@@ -35,8 +35,8 @@ FOREIGN = """(ours) => {
 
 @pytest.fixture(scope="module")
 def site(serve: Serve) -> Site:
-    for domain in catalogs.DOMAINS:
-        catalogs.compile("ja", domain)
+    for domain in translations.DOMAINS:
+        translations.compile("ja", domain)
     return serve(LLM_SYNTHETIC_TOKENS=2000, LLM_SYNTHETIC_RATE=100, LLM_MAX_NEW_TOKENS=2000)
 
 

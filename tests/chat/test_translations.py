@@ -12,20 +12,21 @@ from django.test import Client
 from django.utils import translation
 from django.utils.translation import trans_real
 
-from chat.management import catalogs
+from chat.management import translations
 from chat.templatetags.catalog import _catalog
 
 BOTH = pytest.mark.parametrize(
-    ("language", "domain"), [(language, domain) for language in catalogs.languages() for domain in catalogs.DOMAINS]
+    ("language", "domain"),
+    [(language, domain) for language in translations.languages() for domain in translations.DOMAINS],
 )
 
 
 @pytest.fixture
 def compiled() -> Iterator[None]:
     """The catalogues as `make` compiles them, read anew."""
-    for language in catalogs.languages():
-        for domain in catalogs.DOMAINS:
-            catalogs.compile(language, domain)
+    for language in translations.languages():
+        for domain in translations.DOMAINS:
+            translations.compile(language, domain)
     trans_real._translations.clear()  # type: ignore[attr-defined]
     _catalog.cache_clear()
     yield
@@ -34,15 +35,15 @@ def compiled() -> Iterator[None]:
 
 @BOTH
 def test_a_catalogue_has_the_sentences_of_the_sources_and_no_others(language: str, domain: str) -> None:
-    found = {message.id for message in catalogs.read(language, domain) if message.id}
-    wanted = {message.id for message in catalogs.sources(domain) if message.id}
+    found = {message.id for message in translations.read(language, domain) if message.id}
+    wanted = {message.id for message in translations.sources(domain) if message.id}
     assert len(wanted) > 50
     assert found == wanted, "`make messages` brings them up to date"
 
 
 @BOTH
 def test_every_sentence_is_translated_with_all_it_names(language: str, domain: str) -> None:
-    for message in catalogs.read(language, domain):
+    for message in translations.read(language, domain):
         if not message.id:
             continue
         ids = message.id if isinstance(message.id, tuple) else (message.id,)
@@ -110,13 +111,13 @@ class Words(HTMLParser):
 
 
 def test_templates_say_nothing_that_is_not_translated() -> None:
-    said = {path.name: Words(path.read_text()).found for path in catalogs.APP.glob("templates/**/*.html")}
+    said = {path.name: Words(path.read_text()).found for path in translations.APP.glob("templates/**/*.html")}
     assert len(said) > 10
     assert {name: found for name, found in said.items() if found} == {}
 
 
 def test_scripts_say_nothing_that_is_not_translated() -> None:
-    said = {path: sentences_of(path.read_text()) for path in catalogs.APP.glob("static/chat/js/**/*.js")}
+    said = {path: sentences_of(path.read_text()) for path in translations.APP.glob("static/chat/js/**/*.js")}
     assert len(said) > 10
     assert {name: found for name, found in said.items() if found} == {}
 

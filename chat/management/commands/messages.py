@@ -12,10 +12,10 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from chat.management import catalogs
+        from chat.management import translations
 
-        for language in catalogs.languages():
-            for domain in catalogs.DOMAINS:
-                missing = catalogs.update(language, domain)
-                catalogs.compile(language, domain)
+        for language in translations.languages():
+            for domain in translations.DOMAINS:
+                missing = translations.update(language, domain)
+                translations.compile(language, domain)
                 self.stdout.write(f"{language}/{domain}: {missing} to translate")

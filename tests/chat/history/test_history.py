@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from chat.conf import get_settings
 from chat.errors import BadParent, HistoryUnavailable, NotFound, NothingToContinue, TurnInProgress
-from chat.history import database, session
+from chat.history import database, temporary
 from chat.history import history as history_module
 from chat.history.database import acceptance, reading
 from chat.history.database.reading import settings_of
 from chat.history.history import History
-from chat.history.session import storage
-from chat.history.session.chats import is_temporary, new_id
+from chat.history.temporary import sessions
+from chat.history.temporary.chats import is_temporary, new_id
 from chat.history.titles import title_of
 from chat.history.values import Accepted, AnswerStore, Caller, Changes, Continue, ConversationSettings, Redo
 from chat.models import Conversation, Generation, Message, Visitor
@@ -79,7 +79,7 @@ async def size(visitor: Caller, history: AnyTurnHistory) -> int:
 
 
 def _size(visitor: Caller) -> int:
-    in_session = sum(len(chat.messages) for chat in storage.load(visitor).chats)
+    in_session = sum(len(chat.messages) for chat in sessions.load(visitor).chats)
     return in_session + Message.objects.filter(conversation__visitor=visitor.visitor).count()
 
 
@@ -149,7 +149,7 @@ async def test_a_database_that_is_away_is_named_so(
         raise OperationalError("the connection is closed")
 
     monkeypatch.setattr(history_module, "_accepted", away)
-    store, conversation = (session, new_id()) if get_settings().temporary == "default" else (database, uuid4())
+    store, conversation = (temporary, new_id()) if get_settings().temporary == "default" else (database, uuid4())
     for name in ("page", "branch", "answer"):
         monkeypatch.setattr(store, name, away)
     for attempt in (

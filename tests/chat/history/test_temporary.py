@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from chat.errors import NotFound, NotOffered
 from chat.history.history import History
-from chat.history.session import storage
-from chat.history.session.chats import LIMIT, is_temporary
+from chat.history.temporary import lifetime, sessions
+from chat.history.temporary.chats import LIMIT, is_temporary
 from chat.history.values import Caller, Continue, Redo
 from chat.models import Conversation, Generation, Message, Visitor
 from chat.turns.registry import Turns
@@ -149,7 +149,7 @@ async def test_a_page_view_leaves_no_row_and_a_message_leaves_the_visitors_sessi
     reread = await sync_to_async(SessionStore(session.session_key).load)()
     assert reread["theme"] == "dark"
     assert set(reread) == {"visitor", "visited", "temporary", "theme"}
-    assert list(await sync_to_async(SessionStore(visitor.temporary).load)()) == [storage.CONTENT]
+    assert list(await sync_to_async(SessionStore(visitor.temporary).load)()) == [sessions.CONTENT]
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db"])
@@ -175,7 +175,7 @@ async def test_signing_out_ends_an_answer_that_is_being_written(
 ) -> None:
     async with connect(visitor) as socket:
         await socket.ask("message.send", text=SECRET, temporary=True)
-        await sync_to_async(storage.forget)(visitor.temporary)
+        await sync_to_async(lifetime.forget)(visitor.temporary)
         await controller.tickets[0].say("To nobody")
         await socket.until("generation.finished", reason="interrupted")
     assert controller.tickets[0].cancelled
@@ -185,7 +185,7 @@ async def test_signing_out_ends_an_answer_that_is_being_written(
 
 async def test_a_session_that_vanished_takes_the_text_and_leaves_the_figures(history: History, visitor: Caller) -> None:
     accepted = await history.accept(question(visitor, SECRET, request_id="f", temporary=True))
-    await sync_to_async(storage.forget)(visitor.temporary)
+    await sync_to_async(lifetime.forget)(visitor.temporary)
     assert await accepted.store.checkpoint({accepted.generation: "so far"}) == {accepted.generation}
     assert await accepted.store.finish(accepted.generation, "to the end", Finished(reason="cancelled"))
     assert (await Generation.objects.aget()).state == "cancelled"
@@ -303,7 +303,7 @@ async def test_beyond_the_bound_the_oldest_turns_go(history: History, visitor: C
     branch = await history.branch(visitor, second)
     assert [each.text for each in branch.messages[::2]] == ["0", "1", "2", "3", "4", "one too many", "and another"]
     assert branch.messages[0].parent is None
-    chats = await sync_to_async(storage.load)(visitor)
+    chats = await sync_to_async(sessions.load)(visitor)
     assert chats.size <= LIMIT
 
 
@@ -313,7 +313,7 @@ async def test_an_answer_longer_than_the_bound_is_kept_up_to_there(history: Hist
     endless = "é" * LIMIT
     assert await accepted.store.checkpoint({accepted.generation: endless}) == set()
     assert await accepted.store.finish(accepted.generation, endless, Finished(reason="length"))
-    chats = await sync_to_async(storage.load)(visitor)
+    chats = await sync_to_async(sessions.load)(visitor)
     assert LIMIT - 1 <= chats.size <= LIMIT
     _, answer = (await history.branch(visitor, accepted.conversation)).messages
     assert endless.startswith(answer.text)
@@ -327,7 +327,7 @@ async def test_what_is_being_written_is_not_dropped(history: History, visitor: C
     stored = await history.answer(visitor, running.conversation, running.generation)
     assert stored is not None
     assert stored.text == "still here"
-    assert (await sync_to_async(storage.load)(visitor)).size <= LIMIT
+    assert (await sync_to_async(sessions.load)(visitor)).size <= LIMIT
 
 
 def test_the_operator_sees_figures_and_no_text(client: Client, history: History, visitor: Caller) -> None:

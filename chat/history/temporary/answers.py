@@ -9,9 +9,9 @@ from uuid import UUID
 
 from chat.errors import NotFound
 from chat.history.answers import Answers
-from chat.history.session.chats import LIMIT, TemporaryChats, TemporaryMessage
-from chat.history.session.reading import live
-from chat.history.session.storage import opened
+from chat.history.temporary.chats import LIMIT, TemporaryChats, TemporaryMessage
+from chat.history.temporary.reading import live
+from chat.history.temporary.sessions import opened
 
 
 @dataclass(frozen=True)

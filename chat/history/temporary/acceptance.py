@@ -14,10 +14,10 @@ from django.utils import timezone
 from chat.errors import NotFound, NothingToContinue, TurnInProgress
 from chat.history import tree
 from chat.history.prompt import prompt
-from chat.history.session.answers import SessionAnswers, bound
-from chat.history.session.chats import TemporaryChat, TemporaryChats, TemporaryMessage
-from chat.history.session.reading import live
-from chat.history.session.storage import load, opened
+from chat.history.temporary.answers import SessionAnswers, bound
+from chat.history.temporary.chats import TemporaryChat, TemporaryChats, TemporaryMessage
+from chat.history.temporary.reading import live
+from chat.history.temporary.sessions import load, opened
 from chat.history.titles import title_of
 from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
 from chat.models import Generation, Visitor

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from chat.errors import NotFound
 from chat.history import generations, tree
-from chat.history.session.chats import TemporaryChat
-from chat.history.session.storage import load
+from chat.history.temporary.chats import TemporaryChat
+from chat.history.temporary.sessions import load
 from chat.history.values import Branch, Caller, Page, StoredAnswer, StoredConversation, StoredMessage
 from chat.models import Generation
 

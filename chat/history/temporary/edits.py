@@ -8,8 +8,8 @@ from msgspec import UNSET
 
 from chat.errors import NotOffered
 from chat.history import tree
-from chat.history.session import reading
-from chat.history.session.storage import opened
+from chat.history.temporary import reading
+from chat.history.temporary.sessions import opened
 from chat.history.values import Caller, Changes
 
 

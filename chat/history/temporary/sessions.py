@@ -1,16 +1,14 @@
-"""Stores temporary chats in sessions of their own, so that their text is in no table of the chat.
+"""Keeps temporary chats in sessions of their own, so that their text is in no table of the chat.
 
 A visitor's session names a further one that holds the text and nothing else; so nothing that HTTP writes to the
-visitor's session is ever overwritten from a socket. It begins with the first temporary message and is gone KEEP_SECONDS
-after the last one. Whatever SESSION_ENGINE says, it lies in the database, because it is written together with rows of
-the chat.
+visitor's session is ever overwritten from a socket. Whatever SESSION_ENGINE says, it lies in the database, because it
+is written together with rows of the chat.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import timedelta
 
 import msgspec
 from django.contrib.sessions.backends.db import SessionStore
@@ -19,18 +17,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from chat.errors import NotFound
-from chat.history.session.chats import TemporaryChats
+from chat.history.temporary.chats import TemporaryChats
+from chat.history.temporary.lifetime import alive, end_of
 from chat.history.values import Caller
-
-KEEP_SECONDS = 12 * 60 * 60
 
 CONTENT = "temporary chats"
 """The only key of such a session."""
-
-
-def forget(key: str) -> None:
-    """Delete the temporary chats of a session, when it ends."""
-    Session.objects.filter(pk=key).delete()
 
 
 @contextlib.contextmanager
@@ -41,7 +33,7 @@ def opened(key: str, *, begin: bool = False) -> Iterator[TemporaryChats]:
     now = timezone.now()
     with transaction.atomic():
         if begin:
-            new = {"session_data": _encoded(TemporaryChats()), "expire_date": now + timedelta(seconds=KEEP_SECONDS)}
+            new = {"session_data": _encoded(TemporaryChats()), "expire_date": end_of(now)}
             Session.objects.get_or_create(pk=key, defaults=new)
         row = Session.objects.select_for_update().filter(pk=key).first()
         if row is None or (row.expire_date <= now and not begin):
@@ -50,7 +42,7 @@ def opened(key: str, *, begin: bool = False) -> Iterator[TemporaryChats]:
         yield chats
         if chats.chats:
             row.session_data = _encoded(chats)
-            row.expire_date = now + timedelta(seconds=KEEP_SECONDS)
+            row.expire_date = end_of(now)
             row.save()
         else:
             row.delete()
@@ -58,7 +50,7 @@ def opened(key: str, *, begin: bool = False) -> Iterator[TemporaryChats]:
 
 def load(caller: Caller) -> TemporaryChats:
     """Return the chats of the caller's session, to look at."""
-    row = Session.objects.filter(pk=caller.temporary, expire_date__gt=timezone.now()).first()
+    row = alive(timezone.now()).filter(pk=caller.temporary).first()
     return TemporaryChats() if row is None else _decoded(row)
 
 
