@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from llm.event_stream import EventStream
 from llm.events import Stats, Status
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
-from llm.stream import EventStream
 
 
 class Ticket(Protocol):

@@ -17,10 +17,10 @@ from llm.backends.memory import free_memory, give_back
 from llm.conf import Settings
 from llm.detokenizer import TextStream
 from llm.engine import alone, verify
-from llm.engine.core import Engine
 from llm.engine.layout import Layout
 from llm.engine.program.program import Program
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine
 from llm.engine.thread import EngineThread, Generation, Steps, Update
 from llm.engine.warmup import paced
 from llm.errors import ConfigurationError, Unavailable, one_line

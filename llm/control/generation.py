@@ -16,9 +16,9 @@ import msgspec
 from llm.backends.base import Backend, End, Job, Piece, Prepared
 from llm.conf import Settings
 from llm.errors import RequestError
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished, Queued, Started, Timings, Usage
 from llm.request import GenerationRequest
-from llm.stream import EventStream
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 """Batches one causal LM of transformers continuously, on torch. It knows token ids; of text, only its thread does.
 
 A step computes one token for each sequence in decode and a chunk of the prompts in prefill, packed into a single
-forward of the model without padding; sequences join and leave at any step. Read `core` first: it says what a step is.
+forward of the model without padding; sequences join and leave at any step. Read `step` first.
 
     thread        the engine's thread: requests in, text out
-    core          step() = schedule, forward, sample, emit
+    step          Engine.step() = schedule, forward, sample, emit
     scheduler     what goes into the next step
     pace          how many tokens of prompts that is, by time; warmup measures it
     sequence      one request, as token ids

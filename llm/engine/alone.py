@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from llm.engine import sampler
-from llm.engine.core import Result, Sample, outcome
 from llm.engine.sequence import Sequence
+from llm.engine.step import Result, Sample, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class OwnSteps:
 
 
 class Alone:
-    """The engine for such models, with the methods of `core.Engine`. It answers one sequence after the other."""
+    """The engine for such models, with the methods of `step.Engine`. It answers one sequence after the other."""
 
     def __init__(self, model: Any, *, sample: Sample = sampler.sample) -> None:
         self._model = model

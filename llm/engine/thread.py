@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 
 from llm.detokenizer import TextStream
-from llm.engine.core import Result
 from llm.engine.sequence import Sequence
+from llm.engine.step import Result
 from llm.events import FinishReason
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ INTERNAL_ERROR = "The model could not go on with this answer."
 
 
 class Steps(Protocol):
-    """An engine: `core.Engine`, or `alone.Alone`."""
+    """An engine: `step.Engine`, or `alone.Alone`."""
 
     @property
     def busy(self) -> bool: ...

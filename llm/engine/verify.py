@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
-from llm.engine.core import Engine
 from llm.engine.layout import LayerShape, Layout
 from llm.engine.model_runner import Forward, PackedModel
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine
 from llm.errors import one_line
 from llm.sampling import SamplingParams
 

@@ -9,10 +9,10 @@ import time
 
 import torch
 
-from llm.engine.core import Engine
 from llm.engine.model_runner import Forward
 from llm.engine.pace import LONGEST, Pace
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine
 from llm.sampling import SamplingParams
 
 SIZES = (1, 8, 32, 96, 192)

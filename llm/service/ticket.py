@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llm.errors import Unavailable
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished
 from llm.request import GenerationRequest
 from llm.service import wire
 from llm.service.link import Link
-from llm.stream import EventStream
 
 LOST = Finished(reason="error", code=Unavailable.code, message="The model's process ended during this answer.")
 

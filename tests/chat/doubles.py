@@ -16,10 +16,10 @@ from chat.errors import HistoryUnavailable
 from chat.history.history import History
 from chat.history.values import Accepted, AnswerStore, Asked
 from llm.errors import Overloaded, Unavailable
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished, FinishReason, Stats, Status
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
-from llm.stream import EventStream
 
 
 class ScriptedTicket:

@@ -26,7 +26,7 @@ from transformers import (
     XGLMConfig,
 )
 
-from llm.engine.core import Engine
+from llm.engine.step import Engine
 from tests.llm.tokenizers import byte_level
 
 VOCABULARY = 300

@@ -13,9 +13,9 @@ from llm.conf import Settings
 from llm.control.controller import GenerationController
 from llm.control.generation import Generation
 from llm.errors import ConfigurationError, Overloaded, Unavailable, VisitorLimit
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished, Queued, Started, Timings
 from llm.sampling import SamplingParams
-from llm.stream import EventStream
 from tests.llm.scripted import ScriptedBackend, request
 
 E = TypeVar("E", bound=Event)

@@ -15,8 +15,8 @@ from llm.conf import Settings
 from llm.control.controller import GenerationController
 from llm.control.generation import Generation
 from llm.errors import Overloaded, VisitorLimit
+from llm.event_stream import EventStream
 from llm.events import Event, Finished, Started
-from llm.stream import EventStream
 from tests.llm.scripted import ScriptedBackend, ScriptedJob, request
 
 RUNNING, QUEUED, OWN_RUNNING, OWN_QUEUED = 3, 4, 2, 2

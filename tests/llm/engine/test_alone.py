@@ -16,8 +16,8 @@ from llm.conf import Settings
 from llm.control.controller import GenerationController
 from llm.engine import alone
 from llm.engine.alone import Alone
-from llm.engine.core import Result
 from llm.engine.sequence import Sequence
+from llm.engine.step import Result
 from llm.errors import ConfigurationError
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams

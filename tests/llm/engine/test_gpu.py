@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.llm.engine.test_core import prompt, run, sequence
 
 from llm.backends.local import LocalBackend
 from llm.conf import Settings
 from llm.engine import alone, verify
-from llm.engine.core import Engine
 from llm.engine.sampler import sample
+from llm.engine.step import Engine
 from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import ENDLESS, Answer, asked, ignore
 from tests.llm.engine.test_alone import run as run_alone
-from tests.llm.engine.test_core import prompt, run, sequence
 from tests.llm.engine.test_sampler import noise, row
 from tests.llm.models import CONTEXT, FAMILIES, OTHERS, generated, tiny
 

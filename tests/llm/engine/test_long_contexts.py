@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from tests.llm.engine.test_core import prompt, run, sequence
 from transformers import LlamaConfig
 
 from llm.backends.local import LocalBackend
@@ -13,13 +14,12 @@ from llm.conf import Settings
 from llm.control.controller import GenerationController
 from llm.control.generation import Generation
 from llm.engine import verify
-from llm.engine.core import Engine
 from llm.engine.program.startup import programmed
+from llm.engine.step import Engine
 from llm.events import Delta, Event, Finished, Queued, Started
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import ENDLESS
-from tests.llm.engine.test_core import prompt, run, sequence
 from tests.llm.models import SIZES, generated, randomised
 
 CONTEXT, LONG, BESIDE = 8192, 4000, 15

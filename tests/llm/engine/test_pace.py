@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.engine import verify
-from llm.engine.core import Engine
 from llm.engine.pace import FEWEST, LONGEST, REACH, SHARE, Pace
+from llm.engine.step import Engine
 from llm.engine.warmup import paced
 from tests.llm.models import tiny
 

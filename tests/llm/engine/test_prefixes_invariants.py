@@ -8,15 +8,15 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.llm.engine.test_core import prompt, sequence
 
 from llm.engine import verify
-from llm.engine.core import Engine
 from llm.engine.kvcache import SMALLEST_CLASS
 from llm.engine.model_runner import PackedModel
 from llm.engine.prefixes import OPERATOR
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine
 from llm.tokens import common_length
-from tests.llm.engine.test_core import prompt, sequence
 from tests.llm.models import tiny
 
 KV_TOKENS = 400

@@ -11,9 +11,9 @@ import pytest
 
 from llm.detokenizer import TextStream
 from llm.engine import verify
-from llm.engine.core import Engine, Result
 from llm.engine.model_runner import PackedModel
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine, Result
 from llm.engine.thread import EngineThread, Generation, Update
 from llm.sampling import SamplingParams
 from tests.llm.models import VOCABULARY, tiny

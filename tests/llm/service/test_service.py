@@ -19,13 +19,13 @@ import pytest
 from llm.backends.synthetic import synthetic_text
 from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished, Queued, Started, Status
 from llm.sampling import DEFAULTS
 from llm.service import wire
 from llm.service.address import LONGEST, service_address
 from llm.service.client import ServiceClient
 from llm.service.launch import connect
-from llm.stream import EventStream
 from tests.llm.scripted import request
 from tests.server import ROOT
 

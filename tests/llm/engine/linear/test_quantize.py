@@ -11,6 +11,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
+from tests.llm.engine.test_core import prompt
 from torch import Tensor
 
 from llm.backends.forward import forward
@@ -19,7 +20,6 @@ from llm.benchmark.target import TEXT
 from llm.conf import Settings
 from llm.engine import verify
 from llm.engine.attention import kernels
-from llm.engine.core import Engine
 from llm.engine.layout import PRODUCTS, Decode, Layout
 from llm.engine.linear import calibration, int8, products, quantize
 from llm.engine.linear.layer import Linear, Product, plain
@@ -27,11 +27,11 @@ from llm.engine.program.program import Program
 from llm.engine.program.startup import programmed
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence as Request
+from llm.engine.step import Engine
 from llm.errors import ConfigurationError
 from llm.loading.loader import LoadedModel
 from llm.sampling import SamplingParams
 from tests.llm.disk import no_room_for_files
-from tests.llm.engine.test_core import prompt
 from tests.llm.models import FAMILIES, VOCABULARY, tiny
 
 TOKENS = prompt(64)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.llm.engine.test_core import prompt, run, sequence
 from torch import Tensor
 
 from llm.engine import verify
-from llm.engine.core import Engine
 from llm.engine.linear.layer import Linear, Product, plain
 from llm.engine.model_runner import PackedModel
 from llm.engine.program import program, startup
 from llm.engine.program.program import Program
-from tests.llm.engine.test_core import prompt, run, sequence
+from llm.engine.step import Engine
 from tests.llm.models import FAMILIES, generated, tiny
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from llm.engine import core, verify
-from llm.engine.core import Engine, Result
+from llm.engine import step, verify
 from llm.engine.model_runner import PackedModel
 from llm.engine.sequence import Sequence
+from llm.engine.step import Engine, Result
 from llm.sampling import SamplingParams
 from tests.llm.models import FAMILIES, VOCABULARY, generated, tiny
 
@@ -138,7 +138,7 @@ def test_a_row_without_numbers_fails_alone() -> None:
     good, bad, later = sequence(prompt(30)), sequence([poison, 5]), sequence(prompt(5))
     also_good = sequence(prompt(8))
     sick = sequence(prompt(12))
-    engine = Engine(forward, sample=lambda logits, rows: _say(poison, sick, core.sampler.sample(logits, rows), rows))
+    engine = Engine(forward, sample=lambda logits, rows: _say(poison, sick, step.sampler.sample(logits, rows), rows))
     results = run(engine, {0: [good, bad, sick], 1: [also_good], 4: [later]})
     ends = {result.sequence: result.finish for result in results if result.finish}
     assert ends == {bad: "error", sick: "error", good: "length", also_good: "length", later: "length"}

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from llm.event_stream import EventStream
 from llm.events import Delta, Event, Finished, Queued
-from llm.stream import EventStream
 
 
 async def test_unread_place_is_replaced_by_the_newer_one() -> None:
