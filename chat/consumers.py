@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from chat.accounts.revalidation import Revalidation
 from chat.conf import get_settings
 from chat.errors import BadFrame, HistoryError, SocketClosed, TooLarge
-from chat.history.temporary.chats import is_temporary
+from chat.history.ids import is_temporary
 from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
 from chat.streams.feed import Feed
 from chat.turns.registry import Turns, get_turns
@@ -45,7 +45,7 @@ from chat.wire.frames import (
     Pong,
     StatusChanged,
 )
-from chat.wire.writer import Event, FrameWriter, Send
+from chat.wire.writer import AsgiEvent, FrameWriter, Send
 from llm.conf import get_settings as llm_settings
 from llm.errors import RequestError
 from llm.events import Status
@@ -68,7 +68,7 @@ class ChatConsumer(AsyncConsumer):
         self._answering = 0
         self._leave: list[Callable[[], None]] = []
 
-    async def __call__(self, scope: Event, receive: Callable[[], Awaitable[Event]], send: Send) -> None:
+    async def __call__(self, scope: AsgiEvent, receive: Callable[[], Awaitable[AsgiEvent]], send: Send) -> None:
         self.writer = FrameWriter(scope, send, lambda: self.feed.frames())
         self.feed = Feed(get_settings().watches_per_socket, self.writer.wake)
         try:
@@ -85,11 +85,11 @@ class ChatConsumer(AsyncConsumer):
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._leave.clear()  # they lead back here, and a full collection is rare
 
-    async def dispatch(self, message: Event) -> None:
+    async def dispatch(self, message: AsgiEvent) -> None:
         """As in the base class, but without a visit to the shared database thread for every frame."""
         await getattr(self, get_handler_name(message))(message)
 
-    async def websocket_connect(self, message: Event) -> None:
+    async def websocket_connect(self, message: AsgiEvent) -> None:
         await self.send({"type": "websocket.accept"})
         caller = await identity.of_scope(self.scope)
         if caller is None:
@@ -111,16 +111,16 @@ class ChatConsumer(AsyncConsumer):
         self._status(controller.status)
         self._spawn(self._forward())
 
-    async def websocket_receive(self, message: Event) -> None:
+    async def websocket_receive(self, message: AsgiEvent) -> None:
         if hasattr(self, "caller"):
             self._spawn(self._answer(message, time.monotonic()))
         else:  # it is closing
             self.writer.answered()
 
-    async def websocket_disconnect(self, message: Event) -> None:
+    async def websocket_disconnect(self, message: AsgiEvent) -> None:
         raise StopConsumer
 
-    async def _answer(self, message: Event, arrived: float) -> None:
+    async def _answer(self, message: AsgiEvent, arrived: float) -> None:
         """Carry out a frame and send exactly one reply, whatever happens."""
         self._answering += 1
         id: str | UnsetType = UNSET
@@ -229,7 +229,7 @@ class UnknownSocket(AsyncConsumer):
 
     channel_layer_alias = None
 
-    async def websocket_connect(self, message: Event) -> None:
+    async def websocket_connect(self, message: AsgiEvent) -> None:
         await self.send({"type": "websocket.close"})
         raise StopConsumer
 

@@ -1,7 +1,7 @@
 """The tables of the chat: who, which conversation, what was said, and how each answer came about.
 
-Rows are written by `chat.history`, `chat.visitors` and `chat.cluster.heartbeat` alone, and deleted by
-`chat.retention`. Keys that leave the server are random, and whoever knows one still has to own the row.
+Rows are written by `chat.history`, `chat.visitors`, `chat.cluster.heartbeat` and `chat.retention` alone, and most are
+deleted by the last. Keys that leave the server are random, and whoever knows one still has to own the row.
 """
 
 from __future__ import annotations

@@ -39,14 +39,14 @@ DELETED = timedelta(seconds=60)
 """How long a deleted conversation can be restored."""
 
 UNUSED = timedelta(days=1)
-"""How old a session without a message may become, and a visitor without a conversation."""
+"""How old a session without a message may become, and a visitor to whom no row belongs."""
 
 BATCH = 200
 """How many rows are looked at, or deleted, at a time."""
 
 
 class Purged(msgspec.Struct, frozen=True):
-    """Tells how many of each were deleted."""
+    """How many rows of each kind were deleted."""
 
     conversations: int
     expired_sessions: int

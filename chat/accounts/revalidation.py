@@ -7,11 +7,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from chat.turns.unwatched import later
+
 logger = logging.getLogger(__name__)
-
-
-def later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 class Revalidation:

@@ -25,7 +25,7 @@ async def stats(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 async def healthz(request: HttpRequest) -> HttpResponse:
-    """Answer: the event loop turns."""
+    """Answer at once, which shows that the event loop turns."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 

@@ -13,14 +13,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from chat.db import reading
-from chat.errors import SENTENCES
+from chat.errors import SENTENCES, HistoryError
 from chat.visitors import identity
 from llm.errors import RequestError
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 STATUS = {"not_found": 404, "turn_in_progress": 409, "unavailable": 503}
-"""Status codes of the errors that are not 400."""
+"""Status codes of the errors of the history that are not 400; other errors of a request are 503."""
 
 as_json = msgspec.json.Encoder().encode
 
@@ -48,7 +48,8 @@ def of_caller(*methods: str) -> Callable[[View], View]:
             try:
                 return await view(request, caller, *args, **kwargs)
             except RequestError as error:
-                return failure(error.code, STATUS.get(error.code, 400), error.message)
+                status = STATUS.get(error.code, 400 if isinstance(error, HistoryError) else 503)
+                return failure(error.code, status, error.message)
             except RequestDataTooBig:
                 return failure("too_large", 413)
             except msgspec.DecodeError as error:

@@ -27,9 +27,9 @@ BACKOFF = 0.5
 
 
 class Bus:
-    """The end of this process. `hear` gets every message, `broken` is called when the layer fails and when it is back.
+    """This process's end of the channel layer. Belongs to one event loop.
 
-    Belongs to one event loop.
+    `hear` gets every message, `broken` is called when the layer fails and when it is back.
     """
 
     def __init__(self, layer: Any, me: UUID, hear: Callable[[AnyMessage], None], broken: Callable[[], None]) -> None:

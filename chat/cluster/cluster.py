@@ -25,7 +25,10 @@ GAP = 0.05
 
 
 class Cluster:
-    """Belongs to one event loop. `layer` is a channel layer, `me` names this process in the rows of its turns."""
+    """The other processes, as this one sees them over the channel layer; `me` names this one in the rows of its turns.
+
+    Belongs to one event loop.
+    """
 
     def __init__(self, layer: Any, me: UUID, hub: Hub) -> None:
         self.me = me

@@ -2,5 +2,5 @@
 
 `history` decides where a conversation is kept, the packages `database` and `temporary` keep it, by the `contract` and
 in the `values` that both share; `tree`, `prompt` and `titles` are functions on these. Knows no sockets, no turns and
-no model. Start at `history`.
+no language model. Start at `history`.
 """

@@ -24,7 +24,7 @@ class Answers(ABC):
     process: UUID
 
     async def started(self, generation: UUID) -> None:
-        await write(generations.start, self.process, generation)
+        await write(generations.start, self.process, [generation])
 
     async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
         return await write(self._checkpoint, texts)
@@ -34,7 +34,11 @@ class Answers(ABC):
 
     @transaction.atomic
     def _checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
-        return set(texts) - self._write(generations.hold(self.process, texts), texts)
+        held = generations.hold(self.process, texts)
+        if not held:
+            return set(texts)
+        generations.start(self.process, held)  # the recording of their start may have failed
+        return set(texts) - self._write(held, texts)
 
     @transaction.atomic
     def _finish(self, generation: UUID, text: str, end: Finished) -> bool:

@@ -1,7 +1,7 @@
 """The contracts of the history: what turns need of it, and what a store of conversations offers.
 
 Every row of a turn is written behind them: the first ones all or nothing, the last ones once, and only by the process
-that runs the turn. They know no sockets, no frames and no model.
+that runs the turn. They know no sockets, no frames and no language model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TurnHistory(Protocol):
 class Store(Protocol):
     """A place where conversations are kept: the packages `chat.history.database` and `chat.history.temporary`.
 
-    Its functions run in threads and may use the database; those that write several rows do so in one transaction.
+    Its functions run in threads and may use the database. `accept` runs inside a transaction of its caller.
     """
 
     def accepted(self, caller: Caller, row: Generation) -> Accepted:
@@ -56,8 +56,8 @@ class Store(Protocol):
     def answer(self, caller: Caller, conversation: UUID, generation: UUID | None) -> StoredAnswer | None:
         """See TurnHistory."""
 
-    def owns(self, caller: Caller, generation: UUID) -> bool:
-        """See TurnHistory."""
+    def owns(self, caller: Caller, row: Generation) -> bool:
+        """Tell whether the generation is in a conversation of this caller."""
 
     def delete(self, caller: Caller, conversation: UUID) -> UUID | None:
         """Take it out of sight; it is gone for good soon after, a temporary one at once. Raises NotFound.

@@ -25,9 +25,9 @@ def live(process: UUID, generations: Iterable[UUID]) -> QuerySet[Generation]:
     return Generation.objects.filter(pk__in=list(generations), process=process, state__in=Generation.LIVE)
 
 
-def start(process: UUID, generation: UUID) -> None:
-    """Record that a generation left the queue."""
-    live(process, [generation]).update(state=Generation.State.RUNNING)
+def start(process: UUID, generations: Iterable[UUID]) -> None:
+    """Record that they left the queue."""
+    live(process, generations).filter(state=Generation.State.QUEUED).update(state=Generation.State.RUNNING)
 
 
 def hold(process: UUID, generations: Iterable[UUID]) -> Mapping[UUID, UUID | None]:
@@ -35,10 +35,7 @@ def hold(process: UUID, generations: Iterable[UUID]) -> Mapping[UUID, UUID | Non
 
     Nobody can end one of them between this look at it and the writing of its text.
     """
-    under_way = live(process, generations)
-    held = dict(under_way.order_by("pk").select_for_update().values_list("pk", "answer"))
-    under_way.filter(state=Generation.State.QUEUED).update(state=Generation.State.RUNNING)  # `start` may have failed
-    return held
+    return dict(live(process, generations).order_by("pk").select_for_update().values_list("pk", "answer"))
 
 
 def end(generations: QuerySet[Generation], end: Finished) -> int:

@@ -14,12 +14,12 @@ from django.db import IntegrityError, transaction
 from msgspec import UNSET
 
 from chat.conf import get_settings
-from chat.db import read, write
+from chat.db import read, write, writing
 from chat.errors import HistoryError, NotFound, NotOffered, TurnInProgress
 from chat.history import database, generations, prompt, temporary
 from chat.history.contract import Store
 from chat.history.database import edits
-from chat.history.temporary.chats import is_temporary
+from chat.history.ids import is_temporary
 from chat.history.values import Accepted, Asked, Branch, Caller, Changes, Page, Question, Rating, StoredAnswer
 from chat.models import Generation
 
@@ -46,13 +46,15 @@ class History:
         return await write(_accept, store, asked, self.process)
 
     async def recover(self) -> int:
-        """End what other processes have under way, as interrupted; return how many there were."""
-        return await write(generations.interrupt_others, self.process)
+        """End what other processes have under way, as interrupted; return how many there were.
+
+        Raises the database's own error: this is for the start of a process, whose operator needs to see it.
+        """
+        return await writing(generations.interrupt_others)(self.process)
 
     async def conversations(self, caller: Caller, after: str | None = None, query: str = "") -> Page:
         """Return a page of the caller's conversations, temporary ones first; see Store."""
-        session, page = await read(TEMPORARY.page, caller, after, query), await read(KEPT.page, caller, after, query)
-        return msgspec.structs.replace(page, conversations=[*session.conversations, *page.conversations])
+        return await read(_page, caller, after, query)
 
     async def holds(self, caller: Caller, conversation: UUID) -> bool:
         return await read(_store_of(conversation).holds, caller, conversation)
@@ -85,21 +87,27 @@ class History:
 
     async def delete_message(self, caller: Caller, message: UUID) -> UUID:
         """Delete it and all that follows it; return the conversation. Raises HistoryError."""
-        return await write(edits.delete_message, caller, _kept(message))
+        _check_kept(message)
+        return await write(edits.delete_message, caller, message)
 
     async def rate(self, caller: Caller, answer: UUID, rating: Rating | None) -> UUID:
         """Store the caller's rating of an answer, None: remove it; return the conversation. Raises HistoryError."""
-        return await write(edits.rate, caller, _kept(answer), rating)
+        _check_kept(answer)
+        return await write(edits.rate, caller, answer, rating)
 
 
 def _store_of(id: UUID) -> Store:
     return TEMPORARY if is_temporary(id) else KEPT
 
 
-def _kept(message: UUID) -> UUID:
+def _check_kept(message: UUID) -> None:
     if is_temporary(message):
         raise NotOffered
-    return message
+
+
+def _page(caller: Caller, after: str | None, query: str) -> Page:
+    temporary, kept = TEMPORARY.page(caller, after, query), KEPT.page(caller, after, query)
+    return msgspec.structs.replace(kept, conversations=[*temporary.conversations, *kept.conversations])
 
 
 def _store_for(asked: Asked) -> Store:
@@ -138,7 +146,7 @@ def _accepted(caller: Caller, request_id: str) -> Accepted | None:
 
 def _owns(caller: Caller, generation: UUID) -> bool:
     row = Generation.objects.filter(pk=generation).first()
-    return row is not None and _store_of_row(row).owns(caller, generation)
+    return row is not None and _store_of_row(row).owns(caller, row)
 
 
 def _store_of_row(row: Generation) -> Store:

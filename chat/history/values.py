@@ -37,7 +37,7 @@ def check_text(*texts: str) -> None:
 
 
 class ConversationSettings(SamplingParams, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Say how the answers of a conversation are made: sampling parameters and a system prompt."""
+    """How the answers of a conversation are made: sampling parameters and a system prompt."""
 
     system: Annotated[str, Meta(max_length=8_000)] = ""
 

@@ -91,5 +91,6 @@ def _files(domain: str) -> Iterator[tuple[Path, str, str]]:
     for path in sorted((APP / "templates").rglob("*.html")):
         code = templatize(path.read_text())
         yield path, "python", "\n".join(line.strip() for line in code.splitlines())  # its indentation means nothing
-    for path in sorted(path for path in APP.rglob("*.py") if "node_modules" not in path.parts):
+    packages = [APP, *(folder for folder in APP.iterdir() if (folder / "__init__.py").exists())]
+    for path in sorted(path for folder in packages for path in folder.glob("*.py")):
         yield path, "python", path.read_text()

@@ -59,4 +59,4 @@ class Feed:
 
 
 def _wake_nobody() -> None:
-    """For a feed that is closed."""
+    """Do nothing: the feed is closed."""

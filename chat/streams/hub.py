@@ -90,7 +90,7 @@ class Hub:
             self.announce_to_others(visitor, conversation)
 
     def notice(self, visitor: UUID, conversation: UUID) -> None:
-        """Do so in this process only."""
+        """Tell the visitor's sockets in this process that a conversation changed."""
         for feed in self._feeds.get(visitor, ()):
             feed.notice(conversation, ConversationChanged(conversation=conversation))
 
@@ -101,6 +101,6 @@ class Hub:
             self.recheck_at_others(visitor)
 
     def recheck_here(self, visitor: UUID) -> None:
-        """Do so in this process only."""
+        """Have the visitor's sockets in this process check their session."""
         for recheck in self._feeds.get(visitor, {}).values():
             recheck()

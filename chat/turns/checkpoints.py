@@ -21,7 +21,7 @@ EVERY = 1.0
 
 
 class Running(Protocol):
-    """A turn, as far as its text goes."""
+    """A turn, as far as checkpoints know it."""
 
     store: AnswerStore
     ending: bool
@@ -46,7 +46,7 @@ class Checkpoints:
         self._dirty: dict[UUID, Running] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Task[None] | None = None
-        self._failing = False
+        self._failing: set[AnswerStore] = set()
 
     def mark(self, turn: Running) -> None:
         """Take note that a turn has a text that is not stored yet."""
@@ -81,32 +81,35 @@ class Checkpoints:
         stores: dict[AnswerStore, list[Running]] = {}
         for turn in turns.values():
             stores.setdefault(turn.store, []).append(turn)
+        self._failing &= stores.keys()
         try:
-            stored = [await self._checkpoint(store, each) for store, each in stores.items()]
-            self._failing = not all(stored)
+            for store, each in stores.items():
+                await self._checkpoint(store, each)
         finally:
             self._storing = None
             self._wind_up()
 
-    async def _checkpoint(self, store: AnswerStore, turns: list[Running]) -> bool:
-        """Store the texts of turns of one store; return False if that failed, to be tried again with the next ones."""
+    async def _checkpoint(self, store: AnswerStore, turns: list[Running]) -> None:
+        """Store the texts of turns of one store; if that fails, they are due again with the next ones."""
+        texts = {turn.generation: turn.text for turn in turns if not turn.ending}
         try:
-            gone = await store.checkpoint({turn.generation: turn.text for turn in turns})
+            gone = await store.checkpoint(texts) if texts else set()
         except HistoryUnavailable as error:
-            return self._failed(turns, error.__cause__)
+            self._failed(store, turns, error.__cause__)
+            return
         except Exception as error:  # noqa: BLE001 whatever it was, the turns go on and their ends are still stored
-            return self._failed(turns, error)
+            self._failed(store, turns, error)
+            return
+        self._failing.discard(store)
         for turn in turns:
             if turn.generation in gone and not turn.ending:
                 logger.warning("Generation %s is no longer this process's; it ends here", turn.generation)
                 turn.interrupt()
-        return True
 
-    def _failed(self, turns: list[Running], error: BaseException | None) -> bool:
-        """Try again with the next ones; said once."""
+    def _failed(self, store: AnswerStore, turns: list[Running], error: BaseException | None) -> None:
+        """Have the turns stored with the next ones; the failure of a store is said once."""
         again = {turn.generation: turn for turn in turns if not turn.ending}
         self._dirty = again | self._dirty
-        if not self._failing:
+        if store not in self._failing:
             logger.error("The text of %d running answers could not be stored; trying on", len(turns), exc_info=error)
-        self._failing = True
-        return False
+        self._failing.add(store)

@@ -51,10 +51,10 @@ class Turns:
         self._running: dict[asyncio.Task[Any], Turn] = {}
 
     async def start(self, asked: Asked, params: SamplingParams, arrived: float, address: str = "") -> Accepted:
-        """Accept and run a request; return when its rows are stored. Raises RequestError: then nothing is stored.
+        """Accept and run a request; return when its rows are stored. Raises RequestError.
 
-        A request that was accepted before costs one read, no place and none of the visitor's messages a minute.
-        Being cancelled does not undo what has begun.
+        Nothing is stored then, unless it is HistoryUnavailable. A request that was accepted before costs one read, no
+        place and none of the visitor's messages a minute. Being cancelled does not undo what has begun.
         """
         if accepted := await self.history.accepted(asked.caller, asked.request_id):
             return accepted

@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 REDIS_SECONDS = 1.0
 """How long Redis may take to count."""
 
+PAUSE_SECONDS = 5.0
+"""How long a Redis that let us wait in vain is not asked again: others wait behind whoever waits for it."""
+
 THREADS = 16
-"""How many may wait for Redis at a time; there is no thread where nobody does."""
+"""How many may wait for Redis at a time."""
 
 Limit = tuple[int, str]
 """How often in a minute (0: without a limit), and who ("": not known, so without a limit)."""
@@ -42,7 +45,10 @@ Counted = list[tuple[FixedWindowRateLimiter, RateLimitItem, str]]
 
 
 class Limiter:
-    """Counts the last minute of `what`, a plural for the log; the minute begins with the first of them. Thread-safe."""
+    """Counts events of one kind in a minute, which begins with the first of them. `what` names them in the log.
+
+    Thread-safe.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -51,6 +57,8 @@ class Limiter:
         self._site = self._here if self._pool is None else FixedWindowRateLimiter(_storage(self._pool))
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chat-limiter")
         self._alone = False
+        self._ask_again = 0.0
+        """When Redis may be asked, by `time.monotonic`."""
 
     def take(self, limits: Iterable[Limit]) -> Counted:
         """Count one more against each of `limits`; return what undoes that.
@@ -59,18 +67,27 @@ class Limiter:
         """
         counted: Counted = []
         for limit, who in _items(limits):
-            try:
-                reset = _hit(self._site, limit, who, counted)
-                self._alone = False
-            except StorageError as error:
-                if not self._alone:
-                    logger.error("Redis does not count %s; this process does: %s", self._what, error)
-                self._alone = True
-                reset = _hit(self._here, limit, who, counted)
+            reset = self._count(limit, who, counted)
             if reset is not None:
                 self.give_back(counted)
                 raise RateLimited(retry_after=max(1, math.ceil(reset - time.time())))
         return counted
+
+    def _count(self, limit: RateLimitItem, who: str, counted: Counted) -> float | None:
+        began = time.monotonic()
+        if began < self._ask_again:
+            return _hit(self._here, limit, who, counted)
+        try:
+            reset = _hit(self._site, limit, who, counted)
+        except StorageError as error:
+            if not self._alone:
+                logger.error("Redis does not count %s; this process does: %s", self._what, error)
+            self._alone = True
+            if time.monotonic() - began >= REDIS_SECONDS:
+                self._ask_again = time.monotonic() + PAUSE_SECONDS
+            return _hit(self._here, limit, who, counted)
+        self._alone = False
+        return reset
 
     def give_back(self, counted: Counted) -> None:
         """Undo the counting of something that came to nothing."""
@@ -80,13 +97,13 @@ class Limiter:
 
     async def atake(self, limits: Iterable[Limit]) -> Counted:
         """Do as `take`, without blocking the event loop."""
-        if self._pool is None:
+        if self._pool is None or time.monotonic() < self._ask_again:
             return self.take(limits)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.take, limits)
 
     async def agive_back(self, counted: Counted) -> None:
         """Do as `give_back`, without blocking the event loop."""
-        if self._pool is None:
+        if all(limiter is self._here for limiter, _, _ in counted):
             self.give_back(counted)
         else:
             await asyncio.get_running_loop().run_in_executor(self._threads, self.give_back, counted)

@@ -14,10 +14,10 @@ from chat.errors import SocketClosed
 from chat.wire.codec import encode
 from chat.wire.frames import ServerFrame
 
-Event = dict[str, Any]
+AsgiEvent = dict[str, Any]
 """An event of ASGI, or the scope of a connection."""
 
-Send = Callable[[Event], Awaitable[None]]
+Send = Callable[[AsgiEvent], Awaitable[None]]
 Frames = Callable[[], Iterable[ServerFrame]]
 
 SOCKET = "chat.socket"
@@ -49,7 +49,7 @@ class FrameWriter:
     `frames` gives what is due now; whoever has something there calls `wake`.
     """
 
-    def __init__(self, scope: Event, send: Send, frames: Frames) -> None:
+    def __init__(self, scope: AsgiEvent, send: Send, frames: Frames) -> None:
         self._frames = frames
         self._socket: DirectSocket | None = scope.get(SOCKET)
         self._send = send

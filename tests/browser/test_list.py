@@ -26,14 +26,14 @@ Conversation.objects.bulk_create(
 MESSAGES = """
 from chat.models import Conversation, Message
 row = Conversation.objects.get(pk="{id}")
-parent = row.shown
+parent = row.head
 rows = []
 for n in range({count}):
     role = ("user", "assistant")[n % 2]
     parent = Message(conversation=row, parent=parent, role=role, text=f"Message {{n}} of **many**")
     rows.append(parent)
 Message.objects.bulk_create(rows)
-row.shown = parent
+row.head = parent
 row.save()
 """
 

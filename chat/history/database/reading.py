@@ -42,9 +42,9 @@ def holds(caller: Caller, conversation: UUID) -> bool:
     return theirs(caller).filter(pk=conversation).exists()
 
 
-def owns(caller: Caller, generation: UUID) -> bool:
+def owns(caller: Caller, row: Generation) -> bool:
     """Tell whether the generation is in a conversation of the caller."""
-    return Generation.objects.filter(pk=generation, conversation__in=theirs(caller)).exists()
+    return theirs(caller).filter(generations=row).exists()
 
 
 def said(conversation: UUID, question: UUID) -> Iterator[tuple[str, str]]:
@@ -130,8 +130,8 @@ def page(caller: Caller, after: str | None = None, query: str = "") -> Page:
     """
     rows = _with_live(theirs(caller)).order_by("-updated", "-pk")
     if query:
-        said = Message.objects.filter(conversation=OuterRef("pk"), text__icontains=query)
-        rows = rows.filter(Q(title__icontains=query) | Exists(said))
+        texts = Message.objects.filter(conversation=OuterRef("pk"), text__icontains=query)
+        rows = rows.filter(Q(title__icontains=query) | Exists(texts))
     pinned = [] if after is not None else list(rows.filter(pinned=True))
     rows = rows.filter(pinned=False)
     if after is not None:

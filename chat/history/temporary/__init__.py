@@ -2,7 +2,7 @@
 
 `chats` are the values that `sessions` keeps, `lifetime` says for how long; `acceptance`, `answers`, `reading` and
 `edits` do with them what their namesakes in `chat.history.database` do with rows. Knows no tables but those of
-generations and sessions. Start at `chats`.
+sessions, generations and visitors. Start at `chats`.
 """
 
 from chat.history.temporary.acceptance import accept, accepted

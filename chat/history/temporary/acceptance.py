@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from django.utils import timezone
 
-from chat.errors import NotFound, NothingToContinue, TurnInProgress
+from chat.errors import NothingToContinue, TurnInProgress
 from chat.history import tree
 from chat.history.prompt import prompt
 from chat.history.temporary.answers import SessionAnswers, bound
@@ -42,12 +42,11 @@ def accept(asked: Asked, process: UUID) -> Accepted:
         visitor, _ = Visitor.objects.get_or_create(pk=asked.caller.visitor)
         Generation.objects.create(pk=asked.generation, visitor=visitor, request_id=asked.request_id, process=process)
         bound(chats, answer)
-        path = map(chat.message, tree.path(chat.parents, answer.parent))
         return msgspec.structs.replace(
             _accepted(asked.caller, asked.generation, chat, answer),
             store=SessionAnswers(process, asked.caller.temporary),
             text=answer.text,
-            prompt=prompt(chat.settings, ((each.role, each.text) for each in path), answer.text),
+            prompt=prompt(chat.settings, ((each.role, each.text) for each in chat.path(answer.parent)), answer.text),
             settings=chat.settings,
         )
 
@@ -62,7 +61,7 @@ def _accepted(caller: Caller, generation: UUID, chat: TemporaryChat, answer: Tem
 def _chat(asked: Asked, chats: TemporaryChats, now: datetime) -> TemporaryChat:
     """Return the chat it is about, made if it is new. Raises NotFound."""
     if not isinstance(asked, Question):
-        return chats.find(lambda message: message.id == asked.answer)[0]
+        return chats.find(lambda message: message.id == asked.answer and message.role == "assistant")[0]
     if asked.conversation is not None:
         return chats.chat(asked.conversation)
     chats.chats.append(TemporaryChat(title=title_of(asked.text), updated=now, settings=asked.settings))
@@ -80,8 +79,6 @@ def _ask(asked: Question, chat: TemporaryChat, now: datetime) -> TemporaryMessag
 def _again(asked: Redo | Continue, chat: TemporaryChat, now: datetime) -> TemporaryMessage:
     """Return the answer to write: a further one beside it, or itself to go on with."""
     answer = chat.message(asked.answer)
-    if answer.role != "assistant":
-        raise NotFound
     if isinstance(asked, Redo):
         return chat.add(TemporaryMessage(parent=answer.parent, role="assistant", created=now))
     state = Generation.objects.filter(pk__in=answer.generations[-1:]).values_list("state", flat=True).first()

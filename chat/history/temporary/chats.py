@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
 from chat.errors import NotFound
+from chat.history import tree
+from chat.history.ids import new_temporary_id
 from chat.history.values import ConversationSettings
 
 T = TypeVar("T")
@@ -20,23 +22,11 @@ T = TypeVar("T")
 LIMIT = 256 * 1024
 """Bytes of text of one session, in UTF-8."""
 
-VERSION = 8
-"""Of the ids of temporary chats and their messages (RFC 9562: own use), so that an id tells where to look for it."""
-
-
-def new_id() -> UUID:
-    return UUID(int=uuid4().int & ~(0xF << 76) | VERSION << 76)
-
-
-def is_temporary(id: UUID) -> bool:
-    """Tell whether a temporary chat, or a message of one, has or had this id."""
-    return id.version == VERSION
-
 
 class TemporaryMessage(msgspec.Struct, kw_only=True):
     """A question or an answer. An answer names the generations that wrote it, the last one last."""
 
-    id: UUID = msgspec.field(default_factory=new_id)
+    id: UUID = msgspec.field(default_factory=new_temporary_id)
     parent: UUID | None
     role: str
     text: str = ""
@@ -51,7 +41,7 @@ class TemporaryMessage(msgspec.Struct, kw_only=True):
 class TemporaryChat(msgspec.Struct, kw_only=True):
     """A conversation: its messages in the order in which they came, and the last one of the shown branch."""
 
-    id: UUID = msgspec.field(default_factory=new_id)
+    id: UUID = msgspec.field(default_factory=new_temporary_id)
     title: str
     updated: datetime
     head: UUID | None = None
@@ -71,6 +61,11 @@ class TemporaryChat(msgspec.Struct, kw_only=True):
     def message(self, id: UUID | None) -> TemporaryMessage:
         """Raises NotFound."""
         return _first(self.messages, lambda message: message.id == id)
+
+    def path(self, end: UUID | None) -> list[TemporaryMessage]:
+        """Return the branch from the root to `end`."""
+        by_id = {message.id: message for message in self.messages}
+        return [by_id[key] for key in tree.path(self.parents, end)]
 
     def add(self, message: TemporaryMessage) -> TemporaryMessage:
         self.messages.append(message)

@@ -24,9 +24,9 @@ def holds(caller: Caller, conversation: UUID) -> bool:
     return any(chat.id == conversation for chat in load(caller).chats)
 
 
-def owns(caller: Caller, generation: UUID) -> bool:
+def owns(caller: Caller, row: Generation) -> bool:
     """Tell whether the generation writes, or wrote, in a chat of the caller's session."""
-    return any(generation in message.generations for chat in load(caller).chats for message in chat.messages)
+    return any(row.pk in message.generations for chat in load(caller).chats for message in chat.messages)
 
 
 def answer(caller: Caller, conversation: UUID, generation: UUID | None) -> StoredAnswer | None:
@@ -45,8 +45,7 @@ def answer(caller: Caller, conversation: UUID, generation: UUID | None) -> Store
 def branch(caller: Caller, conversation: UUID, before: UUID | None = None, *, whole: bool = False) -> Branch:
     """Return the shown branch, always all of it: what a session holds is little. Raises NotFound."""
     chat, rows = _with_rows(caller, conversation)
-    parents = chat.parents
-    versions = tree.children(parents)
+    versions = tree.children(chat.parents)
     return Branch(
         conversation=_stored(chat, {key for key, row in rows.items() if row.state in Generation.LIVE}),
         messages=[
@@ -59,7 +58,7 @@ def branch(caller: Caller, conversation: UUID, before: UUID | None = None, *, wh
                 siblings=versions[each.parent],
                 generation=generations.stored(rows[each.generations[-1]]) if each.generations else None,
             )
-            for each in map(chat.message, tree.path(parents, chat.head))
+            for each in chat.path(chat.head)
         ],
         settings=chat.settings,
     )
@@ -81,13 +80,14 @@ def _with_rows(caller: Caller, conversation: UUID) -> tuple[TemporaryChat, dict[
     rows: dict[UUID, Generation] = {}
     while True:
         chat = load(caller).chat(conversation)
-        if chat.writers <= set(rows):
+        writers = chat.writers
+        if writers <= set(rows):
             return chat, rows
-        rows = Generation.objects.in_bulk(chat.writers)
-        if chat.writers - set(rows):
+        rows = Generation.objects.in_bulk(writers)
+        if writers - set(rows):
             raise NotFound  # its visitor is gone
 
 
 def _stored(chat: TemporaryChat, live: Collection[UUID]) -> StoredConversation:
-    under_way = next((key for key in chat.writers if key in live), None)
+    under_way = next(iter(chat.writers & set(live)), None)
     return StoredConversation(id=chat.id, title=chat.title, updated=chat.updated, live=under_way, temporary=True)

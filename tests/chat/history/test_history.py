@@ -20,8 +20,8 @@ from chat.history import history as history_module
 from chat.history.database import acceptance, reading
 from chat.history.database.reading import settings_of
 from chat.history.history import History
+from chat.history.ids import is_temporary, new_temporary_id
 from chat.history.temporary import sessions
-from chat.history.temporary.chats import is_temporary, new_id
 from chat.history.titles import title_of
 from chat.history.values import Accepted, AnswerStore, Caller, Changes, Continue, ConversationSettings, Redo
 from chat.models import Conversation, Generation, Message, Visitor
@@ -149,7 +149,9 @@ async def test_a_database_that_is_away_is_named_so(
         raise OperationalError("the connection is closed")
 
     monkeypatch.setattr(history_module, "_accepted", away)
-    store, conversation = (temporary, new_id()) if get_settings().temporary == "default" else (database, uuid4())
+    store, conversation = (
+        (temporary, new_temporary_id()) if get_settings().temporary == "default" else (database, uuid4())
+    )
     for name in ("page", "branch", "answer"):
         monkeypatch.setattr(store, name, away)
     for attempt in (

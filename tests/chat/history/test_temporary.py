@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from chat.errors import NotFound, NotOffered
 from chat.history.history import History
+from chat.history.ids import is_temporary
 from chat.history.temporary import lifetime, sessions
-from chat.history.temporary.chats import LIMIT, is_temporary
+from chat.history.temporary.chats import LIMIT
 from chat.history.values import Caller, Continue, Redo
 from chat.models import Conversation, Generation, Message, Visitor
 from chat.turns.registry import Turns

@@ -23,6 +23,7 @@ class Store:
     failures: int = 0
     tried: int = 0
     texts: dict[UUID, str] = field(default_factory=dict)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
     stored: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def started(self, generation: UUID) -> None:
@@ -31,6 +32,7 @@ class Store:
     async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
         self.tried += 1
         if self.failure is not None and self.tried <= self.failures:
+            self.failed.set()
             raise self.failure
         self.texts |= texts
         self.stored.set()
@@ -74,3 +76,38 @@ async def test_a_store_that_fails_keeps_no_text_of_another_from_being_stored(
     assert not any(turn.interrupted for turn in (ill, healthy, beside))
     assert len(caplog.records) == 1  # said once
     await checks.aclose()
+
+
+async def test_each_store_that_fails_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    one, other = Store(HistoryUnavailable(), failures=4), Store(HistoryUnavailable(), failures=2)
+    checks = Checkpoints()
+    checks.mark(Running(one, "of one"))
+    await one.failed.wait()
+    checks.mark(Running(other, "of the other"))
+    checks.mark(Running(other, "beside it"))
+    await one.stored.wait()
+    await other.stored.wait()
+    assert [record.getMessage().split(" running")[0] for record in caplog.records] == ["The text of 1", "The text of 2"]
+    await checks.aclose()
+
+
+async def test_a_turn_that_ends_meanwhile_is_not_stored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    first, second = Store(), Store()
+    ended = Running(second, "ended while the first store was written")
+    checks = Checkpoints()
+
+    async def checkpoint(texts: Mapping[UUID, str]) -> set[UUID]:
+        ended.ending = True
+        first.stored.set()
+        return set()
+
+    first.checkpoint = checkpoint  # type: ignore[method-assign]
+    checks.mark(Running(first, "goes on"))
+    checks.mark(ended)
+    await first.stored.wait()
+    await checks.aclose()
+    assert second.tried == 0

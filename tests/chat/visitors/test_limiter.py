@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still."""
     clock = SimpleNamespace(now=1_000_000.0)
     for module in (memory, limiter):
-        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now))
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: clock.now, monotonic=lambda: clock.now))
     return clock
 
 
@@ -128,6 +128,29 @@ async def test_the_same_frame_at_once_counts_once(
         await turns.start(question(visitor), PARAMS, 0.0)
     with pytest.raises(RateLimited):
         await turns.start(question(visitor), PARAMS, 0.0)
+
+
+@override_settings(CHAT_MESSAGES_PER_MINUTE="3")
+async def test_a_redis_that_does_not_answer_holds_up_the_first_message_and_none_after_it(
+    visitor: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "REDIS_SECONDS", 0.05)
+    asked: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: asked.append(writer), "127.0.0.1", 0)
+    with override_settings(REDIS_URL=f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"):
+        rates = Limiter("messages")
+    await take(rates, visitor.visitor)
+    times = len(asked)
+    assert times
+    for _ in range(2):
+        await take(rates, visitor.visitor)
+    with pytest.raises(RateLimited):
+        await take(rates, visitor.visitor)
+    assert len(asked) == times
+    rates.close()
+    server.close()
+    for writer in asked:
+        writer.close()
 
 
 @override_settings(CHAT_MESSAGES_PER_MINUTE="3")
