@@ -145,7 +145,8 @@ def _accepted(caller: Caller, request_id: str) -> Accepted | None:
 
 
 def _owns(caller: Caller, generation: UUID) -> bool:
-    row = Generation.objects.filter(pk=generation).first()
+    rows = Generation.objects.select_related("conversation").only("conversation__visitor", "conversation__deleted")
+    row = rows.filter(pk=generation).first()
     return row is not None and _store_of_row(row).owns(caller, row)
 
 

@@ -44,7 +44,8 @@ def holds(caller: Caller, conversation: UUID) -> bool:
 
 def owns(caller: Caller, row: Generation) -> bool:
     """Tell whether the generation is in a conversation of the caller."""
-    return theirs(caller).filter(generations=row).exists()
+    found = row.conversation
+    return found is not None and found.visitor_id == caller.visitor and found.deleted is None
 
 
 def said(conversation: UUID, question: UUID) -> Iterator[tuple[str, str]]:
