@@ -86,7 +86,7 @@ class ChatConsumer(AsyncConsumer):
             self._leave.clear()  # they lead back here, and a full collection is rare
 
     async def dispatch(self, message: AsgiEvent) -> None:
-        """As in the base class, but without a visit to the shared database thread for every frame."""
+        """Dispatch as the base class does, but without a visit to the shared database thread for every frame."""
         await getattr(self, get_handler_name(message))(message)
 
     async def websocket_connect(self, message: AsgiEvent) -> None:

@@ -17,7 +17,7 @@ TITLE_LENGTH = 60
 
 
 class Visitor(models.Model):
-    """Who owns conversations: a browser, or an account with all its browsers."""
+    """The owner of conversations: a browser, or an account with all its browsers."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.OneToOneField(

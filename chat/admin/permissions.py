@@ -1,4 +1,4 @@
-"""What the pages of the admin allow."""
+"""Defines what the pages of the admin allow."""
 
 from __future__ import annotations
 

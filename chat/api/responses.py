@@ -1,4 +1,4 @@
-"""What the views of the API share: who asks, JSON, and errors as the socket has them."""
+"""Finds out who asks, and answers in JSON, with the errors that the socket has, for all views of the API."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from chat.models import Generation
 
 
 class TurnHistory(Protocol):
-    """What turns need of the history. What is not the caller's is not found.
+    """The history as turns need it. A conversation that is not the caller's is not found.
 
     Everything raises HistoryUnavailable when trying again can help.
     """
