@@ -8,6 +8,10 @@ LLMError                        code
     ├── Overloaded              overloaded               every place, running and waiting, is taken
     ├── VisitorLimit            visitor_limit            this visitor has as many running and waiting as one may
     └── Unavailable             unavailable              the model is loading, or the service is not reachable
+ModelError                      never leaves the package: a model is served in another way, or refused in one line
+├── Unreadable                                           a GGUF file is at fault
+├── Unsupported                                          packed batching would not compute the model right
+└── Unwritable                                           the graph of the model cannot be written out as a step program
 
 A `code` is stable: it travels over the wire and is stored. A message is one sentence for a person, without a
 traceback, a path of this machine or another visitor's text.
@@ -71,6 +75,22 @@ class Unavailable(RequestError):
     """Raised when nothing can be generated right now: the model is loading or its process is not reachable."""
 
     code = "unavailable"
+
+
+class ModelError(Exception):
+    """Base of what is found out about a model while it is loaded; the message says why."""
+
+
+class Unreadable(ModelError):
+    """Raised when a GGUF file is at fault, not the folder of its copy."""
+
+
+class Unsupported(ModelError):
+    """Raised when packed batching would not compute a model right."""
+
+
+class Unwritable(ModelError):
+    """Raised when something in the graph of a model has no text."""
 
 
 REQUEST_ERRORS: dict[str, type[RequestError]] = {

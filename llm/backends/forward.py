@@ -28,7 +28,7 @@ KEPT = 8
 
 
 def forward(settings: Settings, loaded: LoadedModel, context: int, progress: Progress) -> tuple[Forward, str]:
-    """Return the forward, and in words how it computes. Raises verify.Unsupported, ConfigurationError."""
+    """Return the forward, and in words how it computes. Raises Unsupported, ConfigurationError."""
     folder = settings.var_path / "programs"
     found = _computing(settings, loaded, context, progress, folder)
     for kind, keep in (("py", KEPT), ("safetensors", KEPT), ("partial", 0)):

@@ -23,7 +23,7 @@ from llm.engine.sequence import Sequence
 from llm.engine.step import Engine
 from llm.engine.thread import EngineThread, Generation, Steps, Update
 from llm.engine.warmup import paced
-from llm.errors import ConfigurationError, Unavailable, one_line
+from llm.errors import ConfigurationError, Unavailable, Unsupported, one_line
 from llm.events import Usage
 from llm.loading.loader import LoadedModel, label, load
 from llm.prompts.rendering import Prepared, Renderer
@@ -62,7 +62,7 @@ class LocalBackend:
         progress("checking the model", None)
         try:
             computes, numbers = forward(self._settings, loaded, context, progress)
-        except verify.Unsupported as reason:
+        except Unsupported as reason:
             return loaded, *self._alone(loaded, context, str(reason))
         mode = f"packed batching, {loaded.model.device}, {numbers}"
         if isinstance(computes, Program):

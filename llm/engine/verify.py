@@ -20,7 +20,7 @@ from llm.engine.model_runner import Forward, PackedModel
 from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
 from llm.engine.step import Engine
-from llm.errors import one_line
+from llm.errors import Unsupported, one_line
 from llm.sampling import SamplingParams
 
 PROBE_NAME = "packed_probe"
@@ -35,10 +35,6 @@ TOLERANCE = 1e-3
 """Largest error of a logit in float32, in standard deviations of all; right models have 1e-5."""
 COARSE_TOLERANCE = 0.5
 """The same in half precision, whose rounding alone makes 0.05 to 0.3 of it."""
-
-
-class Unsupported(Exception):
-    """Raised when packed batching would not compute this model right; the message says why."""
 
 
 def packed(model: Any, context: int = 0) -> PackedModel:

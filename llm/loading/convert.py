@@ -19,7 +19,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
 from llm import diskcache
-from llm.errors import one_line
+from llm.errors import Unreadable, one_line
 from llm.loading.weights import pretrained
 
 Fraction = Callable[[float], None]
@@ -31,10 +31,6 @@ KEPT = 3
 COPY = re.compile(r"-[0-9a-f]{12}$")
 """The end of the name of a copy; other folders beside the copies are left alone."""
 PARTIAL = ".partial"
-
-
-class Unreadable(Exception):
-    """Raised when the GGUF file is at fault, not the folder of its copy."""
 
 
 def converted(

@@ -20,7 +20,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from llm.conf import Settings
-from llm.errors import ConfigurationError, InvalidRequest, one_line
+from llm.errors import ConfigurationError, InvalidRequest, Unreadable, one_line
 from llm.loading import bundled, convert, hub
 from llm.loading.weights import pretrained
 from llm.sampling import DEFAULTS, SamplingParams
@@ -153,7 +153,7 @@ def _converted(
     folder = settings.var_path / "models"
     try:
         return convert.converted(file, folder, name=name, dtype=dtype, sampling=sampling, progress=report)
-    except convert.Unreadable as error:
+    except Unreadable as error:
         raise ConfigurationError(
             f"{label(settings)}: this GGUF file cannot be read ({error}); give another model"
         ) from error

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from llm.engine.attention.kernels import Kind
 from llm.engine.program import operations
 from llm.engine.program.graphs import fixed
+from llm.errors import Unwritable
 
 HEAD = """\
 import torch
@@ -30,10 +31,6 @@ INPUTS = ("tokens", "positions", "rows")
 ATTEND = "attend"
 LARGEST_LITERAL = 4096
 """The most numbers of a constant that is not the model's."""
-
-
-class Unwritable(Exception):
-    """Raised when something in the graph has no text."""
 
 
 def written(graph: fx.Graph, constants: Mapping[str, Tensor], own: frozenset[str]) -> str:

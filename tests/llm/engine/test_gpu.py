@@ -11,6 +11,7 @@ from llm.conf import Settings
 from llm.engine import alone, verify
 from llm.engine.sampler import sample
 from llm.engine.step import Engine
+from llm.errors import Unsupported
 from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import ENDLESS, Answer, asked, ignore
 from tests.llm.engine.test_alone import run as run_alone
@@ -46,7 +47,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_cannot_be_batched(name: str) -> None:
     model = tiny(name).to("cuda")
-    with pytest.raises(verify.Unsupported):
+    with pytest.raises(Unsupported):
         verify.packed(model, CONTEXT)
     expected = generated(model, prompt(60), 15, eos_token_id=None)
     one = sequence(prompt(60), 15)

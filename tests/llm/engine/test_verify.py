@@ -13,7 +13,7 @@ from transformers import (
 
 from llm.engine import verify
 from llm.engine.attention.packed import packed_attention
-from llm.engine.verify import Unsupported
+from llm.errors import Unsupported
 from tests.llm.models import CONTEXT, FAMILIES, OTHERS, SIZES, tiny
 
 
