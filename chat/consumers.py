@@ -25,26 +25,7 @@ from chat.history.values import Accepted, Asked, Caller, Continue, Question, Red
 from chat.streams.feed import Feed
 from chat.turns.registry import Turns, get_turns
 from chat.visitors import addresses, identity
-from chat.wire import codec
-from chat.wire.frames import (
-    MAX_FRAME_BYTES,
-    NO_SESSION,
-    SERVICE_RESTART,
-    TOO_MANY,
-    AnyClientFrame,
-    ConversationOpen,
-    GenerationStop,
-    Hello,
-    Limits,
-    MessageAccepted,
-    MessageContinue,
-    MessageRegenerate,
-    MessageSend,
-    Ok,
-    Ping,
-    Pong,
-    StatusChanged,
-)
+from chat.wire import codec, frames
 from chat.wire.writer import AsgiEvent, FrameWriter, Send
 from llm.conf import get_settings as llm_settings
 from llm.errors import RequestError
@@ -52,7 +33,7 @@ from llm.events import Status
 
 logger = logging.getLogger(__name__)
 
-Asking = MessageSend | MessageRegenerate | MessageContinue
+Asking = frames.MessageSend | frames.MessageRegenerate | frames.MessageContinue
 
 
 class ChatConsumer(AsyncConsumer):
@@ -93,11 +74,11 @@ class ChatConsumer(AsyncConsumer):
         await self.send({"type": "websocket.accept"})
         caller = await identity.of_scope(self.scope)
         if caller is None:
-            await self._refuse("no_session", NO_SESSION)
+            await self._refuse("no_session", frames.NO_SESSION)
             return
         turns = get_turns()
         if turns.hub.sockets(caller.visitor) >= get_settings().sockets_per_visitor:
-            await self._refuse("too_many_sockets", TOO_MANY)
+            await self._refuse("too_many_sockets", frames.TOO_MANY)
             return
         self.caller, self.turns = caller, turns
         controller = self.turns.controller
@@ -145,16 +126,16 @@ class ChatConsumer(AsyncConsumer):
             self.writer.answered()
             self.writer.wake()  # a socket that waited for this reply to close may now
 
-    async def _carry_out(self, frame: AnyClientFrame, arrived: float) -> None:
+    async def _carry_out(self, frame: frames.AnyClientFrame, arrived: float) -> None:
         match frame:
-            case Ping():
-                await self.writer.reply(Pong(id=frame.id))
-            case MessageSend() | MessageRegenerate() | MessageContinue():
+            case frames.Ping():
+                await self.writer.reply(frames.Pong(id=frame.id))
+            case frames.MessageSend() | frames.MessageRegenerate() | frames.MessageContinue():
                 await self._ask(frame, arrived)
-            case GenerationStop():
+            case frames.GenerationStop():
                 await self.turns.stop(self.caller, frame.generation)
-                await self.writer.reply(Ok(id=frame.id))
-            case ConversationOpen():
+                await self.writer.reply(frames.Ok(id=frame.id))
+            case frames.ConversationOpen():
                 await self._open(frame)
 
     async def _ask(self, frame: Asking, arrived: float) -> None:
@@ -169,16 +150,16 @@ class ChatConsumer(AsyncConsumer):
         if transcript is not None:
             self.feed.follow(transcript, None if transcript.given else 0)
 
-    async def _open(self, frame: ConversationOpen) -> None:
+    async def _open(self, frame: frames.ConversationOpen) -> None:
         transcript = await self.turns.watch(self.caller, frame.conversation, frame.generation)
-        await self.writer.reply(Ok(id=frame.id))
+        await self.writer.reply(frames.Ok(id=frame.id))
         if transcript is not None:
             self.feed.follow(transcript, frame.next_seq)
 
     async def _forward(self) -> None:
         """Send what others tell this socket, until the server is about to end and nothing is left to say."""
         await self.writer.forward(self._over)
-        await self.writer.close(SERVICE_RESTART)
+        await self.writer.close(frames.SERVICE_RESTART)
 
     def _over(self) -> bool:
         return self.turns.hub.restarting and self.feed.idle and not self._answering
@@ -187,31 +168,31 @@ class ChatConsumer(AsyncConsumer):
         return await identity.remains(self.scope["session"].session_key, self.caller)
 
     def _sign_out(self) -> None:
-        self._spawn(self._refuse("no_session", NO_SESSION))
+        self._spawn(self._refuse("no_session", frames.NO_SESSION))
 
     async def _refuse(self, error: str, code: int) -> None:
         await self.writer.reply(codec.error(error))
         await self.writer.close(code)
 
-    def _hello(self) -> Hello:
-        limits = Limits(
-            frame_bytes=MAX_FRAME_BYTES,
+    def _hello(self) -> frames.Hello:
+        limits = frames.Limits(
+            frame_bytes=frames.MAX_FRAME_BYTES,
             message_chars=get_settings().message_max_chars,
             watches=get_settings().watches_per_socket,
             max_new_tokens=llm_settings().max_new_tokens,
             system_prompt=get_settings().system_prompt,
         )
-        return Hello(model=self.turns.controller.model, limits=limits, temporary=get_settings().temporary)
+        return frames.Hello(model=self.turns.controller.model, limits=limits, temporary=get_settings().temporary)
 
     def _status(self, status: Status) -> None:
-        frame = StatusChanged(
+        frame = frames.StatusChanged(
             state=status.state,
             model=self.turns.controller.model,
             defaults=self.turns.controller.defaults,
             progress=UNSET if status.progress is None else status.progress,
             message=UNSET if status.message is None else status.message,
         )
-        self.feed.notice(StatusChanged, frame)
+        self.feed.notice(frames.StatusChanged, frame)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -235,9 +216,9 @@ class UnknownSocket(AsyncConsumer):
 
 
 def _asked(frame: Asking, caller: Caller) -> Asked:
-    if isinstance(frame, MessageRegenerate):
+    if isinstance(frame, frames.MessageRegenerate):
         return Redo(caller=caller, request_id=frame.id, answer=frame.message)
-    if isinstance(frame, MessageContinue):
+    if isinstance(frame, frames.MessageContinue):
         return Continue(caller=caller, request_id=frame.id, answer=frame.message)
     longest = get_settings().message_max_chars
     if len(frame.text) > longest:
@@ -256,8 +237,8 @@ def _asked(frame: Asking, caller: Caller) -> Asked:
     )
 
 
-def _accepted(id: str, accepted: Accepted) -> MessageAccepted:
-    return MessageAccepted(
+def _accepted(id: str, accepted: Accepted) -> frames.MessageAccepted:
+    return frames.MessageAccepted(
         id=id,
         conversation=accepted.conversation,
         message=accepted.message,

@@ -55,8 +55,4 @@ class Feed:
         """Follow nothing more, and wake nobody."""
         for generation in list(self._watches):
             self.unfollow(generation)
-        self.set = _wake_nobody
-
-
-def _wake_nobody() -> None:
-    """Do nothing: the feed is closed."""
+        self.set = lambda: None

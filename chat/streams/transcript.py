@@ -56,7 +56,7 @@ class Transcript:
         self.started: Started | None = None
         self.end: Finished | None = None
         self.readers: set[Reader] = set()
-        self.on_watched: Callable[[bool], None] = _nobody_asks
+        self.on_watched: Callable[[bool], None] = lambda watched: None
         """Called with whether anyone reads, when the first reader comes or the last one goes."""
 
     def begin_with(self, text: str) -> None:
@@ -171,10 +171,6 @@ class Watch:
             text="".join(self.transcript.deltas[:count]),
             next_seq=self.transcript.first + count,
         )
-
-
-def _nobody_asks(watched: bool) -> None:
-    """Do nothing: no turn writes this transcript."""
 
 
 def finished(generation: UUID, end: Finished) -> GenerationFinished:

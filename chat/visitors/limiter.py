@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from django.conf import settings
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -54,7 +53,7 @@ class Limiter:
         self._what = what
         self._here = FixedWindowRateLimiter(MemoryStorage())
         self._pool = _pool(settings.REDIS_URL) if settings.REDIS_URL else None
-        self._site = self._here if self._pool is None else FixedWindowRateLimiter(_storage(self._pool))
+        self._site = self._here if self._pool is None else _limiter(self._pool)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chat-limiter")
         self._alone = False
         self._ask_again = 0.0
@@ -131,6 +130,5 @@ def _pool(url: str) -> ConnectionPool:
     return ConnectionPool.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS, retry=retry)
 
 
-def _storage(pool: ConnectionPool) -> RedisStorage:
-    options: dict[str, Any] = {"connection_pool": pool}
-    return RedisStorage("redis://", wrap_exceptions=True, **options)
+def _limiter(pool: ConnectionPool) -> FixedWindowRateLimiter:
+    return FixedWindowRateLimiter(RedisStorage("redis://", connection_pool=pool, wrap_exceptions=True))

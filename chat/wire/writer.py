@@ -55,7 +55,7 @@ class FrameWriter:
         self._send = send
         self._due = asyncio.Event()
         self._delivering = False
-        self._over: Callable[[], bool] = _never
+        self._over: Callable[[], bool] = lambda: False
 
     async def reply(self, frame: ServerFrame) -> None:
         """Send a frame as soon as the reader has room for it. Raises SocketClosed."""
@@ -70,7 +70,7 @@ class FrameWriter:
 
     def end(self) -> None:
         """Hold nothing of the connection any more: it is gone."""
-        self._frames, self._socket, self._over = _nothing, None, _never
+        self._frames, self._socket, self._over = tuple, None, lambda: False
 
     async def close(self, code: int) -> None:
         await self._send({"type": "websocket.close", "code": code})
@@ -125,11 +125,3 @@ class FrameWriter:
             await self._send({"type": "websocket.send", "text": encode(frame).decode()})
         except Exception as error:  # servers differ in what they raise between a close and its `disconnect`
             raise SocketClosed from error
-
-
-def _nothing() -> tuple[ServerFrame, ...]:
-    return ()
-
-
-def _never() -> bool:
-    return False

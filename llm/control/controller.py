@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -29,8 +29,7 @@ from llm.control.generation import Clock, Generation, Place
 from llm.control.waits import ServiceTime, expected_waits
 from llm.errors import ConfigurationError, Overloaded, Unavailable, VisitorLimit
 from llm.events import Stats, Status
-from llm.sampling import SamplingParams
-from llm.status import StatusBoard
+from llm.status import ModelStatus
 
 TELL_EVERY = 0.25
 """Seconds between two announcements of places: a queue that moves fast is not worth a frame for each step."""
@@ -39,10 +38,11 @@ RETRY_UNKNOWN = 5.0
 """Seconds after which a refused visitor should try again while no service time was measured yet."""
 
 
-class GenerationController:
+class GenerationController(ModelStatus):
     """Gives out the places of one event loop. No await lies between a check of the places and the reservation."""
 
     def __init__(self, backend: Backend, limits: Settings, clock: Clock = time.monotonic) -> None:
+        super().__init__()
         self._backend = backend
         self._limits = limits
         self._max_running = limits.num_of_concurrent_executions
@@ -57,20 +57,10 @@ class GenerationController:
         self._service_time = ServiceTime()
         self._totals: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
-        self._board = StatusBoard()
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = -TELL_EVERY
         self._mode = ""
         self._moves = 0
-        self.model = ""
-        self.defaults = SamplingParams()
-
-    @property
-    def status(self) -> Status:
-        return self._board.status
-
-    def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        return self._board.on_change(callback)
 
     async def load(self) -> None:
         """Load the model; until it is loaded nobody is admitted. Raises ConfigurationError."""
@@ -84,13 +74,13 @@ class GenerationController:
         try:
             info = await self._backend.load(progress)
         except ConfigurationError as error:
-            self._board.set(Status(state="failed", message=str(error)))
+            self._set_status(Status(state="failed", message=str(error)))
             raise
         self.model, self._mode = info.name, info.mode
         self.defaults = msgspec.structs.replace(info.sampling, max_new_tokens=self._limits.max_new_tokens)
         self._max_running = min(self._max_running, info.places or self._max_running)
         self._memory, self._largest_need = TokenBudget(info.kv_tokens), info.largest_need
-        self._board.set(Status(state="ready"))
+        self._set_status(Status(state="ready"))
 
     @property
     def loaded(self) -> bool:
@@ -136,7 +126,7 @@ class GenerationController:
         )
 
     async def aclose(self) -> None:
-        self._board.set(Status(state="down"))
+        self._set_status(Status(state="down"))
         generations = [*self._order(), *self._running]
         for generation in generations:
             generation.cancel()
@@ -261,4 +251,4 @@ class GenerationController:
 
     def _report(self, status: Status) -> None:
         if self.status.state == "loading":  # a late report of the loading thread must not undo what came after
-            self._board.set(status)
+            self._set_status(status)

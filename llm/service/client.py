@@ -14,18 +14,17 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 
 from llm.conf import Settings, get_settings
 from llm.errors import REQUEST_ERRORS, ConfigurationError, LLMError, Overloaded, RequestError, Unavailable
 from llm.events import Stats, Status
-from llm.sampling import SamplingParams
 from llm.service import launch, wire
 from llm.service.link import Answer, Link
 from llm.service.ticket import ServiceTicket
-from llm.status import StatusBoard
+from llm.status import ModelStatus
 
 log = logging.getLogger(__name__)
 
@@ -35,26 +34,17 @@ BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the service is looked for, and started, again."""
 
 
-class ServiceClient:
+class ServiceClient(ModelStatus):
     """The client of one event loop. It connects at `connect()` or at the first `admit()`."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self._settings = settings
         self._numbers = itertools.count(1)
         self._link: asyncio.Future[Link] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._orphans: list[ServiceTicket] = []
         self._reruns: set[asyncio.Task[None]] = set()
-        self._board = StatusBoard()
-        self.model = ""
-        self.defaults = SamplingParams()
-
-    @property
-    def status(self) -> Status:
-        return self._board.status
-
-    def on_status(self, callback: Callable[[Status], None]) -> Callable[[], None]:
-        return self._board.on_change(callback)
 
     def connect(self) -> None:
         """Begin to find or start the service, and keep at it; `status` tells the progress. Idempotent."""
@@ -90,7 +80,7 @@ class ServiceClient:
                 await self._keeper
             self._keeper = None
         self._abandon()
-        self._board.set(Status(state="down"))
+        self._set_status(Status(state="down"))
 
     async def _linked(self) -> Link:
         self.connect()
@@ -107,12 +97,12 @@ class ServiceClient:
                 await self._serve_one_link()
                 failures = 0
             except ConfigurationError as error:
-                self._board.set(Status(state="failed", message=str(error)))
+                self._set_status(Status(state="failed", message=str(error)))
                 self._give_up()
                 return
             except (LLMError, OSError, msgspec.DecodeError) as error:
                 log.warning("the llm service is not reachable: %s", error)
-                self._board.set(Status(state="down", message=str(error)))
+                self._set_status(Status(state="down", message=str(error)))
             await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
             failures += 1
 
@@ -133,7 +123,7 @@ class ServiceClient:
             async for frame in link.frames():
                 if isinstance(frame, wire.StatusChanged):
                     self.model, self.defaults = frame.model, frame.defaults
-                    self._board.set(frame.status)
+                    self._set_status(frame.status)
                     self._run_orphans(link)
         finally:
             guard.cancel()
@@ -143,7 +133,7 @@ class ServiceClient:
         if self.status.state == "failed" or code == os.EX_CONFIG:
             raise ConfigurationError(self.status.message or "the llm service ended because of its settings")
         log.warning("the llm service is gone (%s); it is looked for again, or started", _in_words(code))
-        self._board.set(Status(state="down", message="The model's process ended."))
+        self._set_status(Status(state="down", message="The model's process ended."))
 
     async def _guard(self, link: Link) -> None:
         await link.guard(self._settings.stall_seconds / 4, self._patience, kills=not self._settings.service)
@@ -198,7 +188,7 @@ class ServiceClient:
             same = hello.fingerprint == self._settings.fingerprint or bool(self._settings.service)
             if hello.protocol == wire.PROTOCOL and same:
                 self.model, self.defaults = hello.model, hello.defaults
-                self._board.set(hello.status)
+                self._set_status(hello.status)
                 return link, process
             link.close() if hello.others else await link.retire()
             if hello.others:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.llm.engine.test_core import prompt
 
 from llm import diskcache
 from llm.backends.forward import KEPT, forward
 from llm.conf import Settings
 from llm.loading.loader import LoadedModel
+from tests.llm.engine.test_step import prompt
 from tests.llm.models import tiny
 
 DAY = 24 * 3600.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.llm.engine.test_core import run, sequence
 
 from llm.engine import verify
 from llm.engine.step import Engine
 from llm.loading.loader import LoadedModel
+from tests.llm.engine.test_step import run, sequence
 from tests.llm.models import generated
 
 TEXTS = ["Hello!", "Who is Alan Turing? Answer in two sentences.", "Write one line about the sea.\n" * 12]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.llm.engine.test_core import prompt, run, sequence
 
 from llm.backends.local import LocalBackend
 from llm.conf import Settings
@@ -16,6 +15,7 @@ from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import ENDLESS, Answer, asked, ignore
 from tests.llm.engine.test_alone import run as run_alone
 from tests.llm.engine.test_sampler import noise, row
+from tests.llm.engine.test_step import prompt, run, sequence
 from tests.llm.models import CONTEXT, FAMILIES, OTHERS, generated, tiny
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from tests.llm.engine.test_core import prompt, run, sequence
 from transformers import LlamaConfig
 
 from llm.backends.local import LocalBackend
@@ -20,6 +19,7 @@ from llm.events import Delta, Event, Finished, Queued, Started
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import ENDLESS
+from tests.llm.engine.test_step import prompt, run, sequence
 from tests.llm.models import SIZES, generated, randomised
 
 CONTEXT, LONG, BESIDE = 8192, 4000, 15

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.llm.engine.test_core import prompt, run, sequence
 
 from llm.engine import verify
 from llm.engine.kvcache import Kept
@@ -15,6 +14,7 @@ from llm.engine.prefixes import OPERATOR, Prefixes
 from llm.engine.sequence import Sequence
 from llm.engine.step import Engine
 from llm.tokens import common_length
+from tests.llm.engine.test_step import prompt, run, sequence
 from tests.llm.models import FAMILIES, generated, tiny
 
 PLENTY = 100_000

@@ -8,7 +8,6 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.llm.engine.test_core import prompt, sequence
 
 from llm.engine import verify
 from llm.engine.kvcache import SMALLEST_CLASS
@@ -17,6 +16,7 @@ from llm.engine.prefixes import OPERATOR
 from llm.engine.sequence import Sequence
 from llm.engine.step import Engine
 from llm.tokens import common_length
+from tests.llm.engine.test_step import prompt, sequence
 from tests.llm.models import tiny
 
 KV_TOKENS = 400

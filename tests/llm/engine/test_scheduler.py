@@ -7,13 +7,13 @@ from collections.abc import Sequence as SequenceOf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.llm.engine.test_core import sequence
 from torch import Tensor
 
 from llm.engine.attention import packed
 from llm.engine.layout import LayerShape, Layout
 from llm.engine.sequence import Sequence
 from llm.engine.step import Engine
+from tests.llm.engine.test_step import sequence
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=12)
 BUDGETS = st.integers(2, 40)

@@ -11,7 +11,6 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from tests.llm.engine.test_core import prompt
 from torch import Tensor
 
 from llm.backends.forward import forward
@@ -32,6 +31,7 @@ from llm.errors import ConfigurationError
 from llm.loading.loader import LoadedModel
 from llm.sampling import SamplingParams
 from tests.llm.disk import no_room_for_files
+from tests.llm.engine.test_step import prompt
 from tests.llm.models import FAMILIES, VOCABULARY, tiny
 
 TOKENS = prompt(64)

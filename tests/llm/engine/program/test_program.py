@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.llm.engine.test_core import prompt, run, sequence
 from torch import Tensor
 
 from llm.engine import verify
@@ -18,6 +17,7 @@ from llm.engine.model_runner import PackedModel
 from llm.engine.program import program, startup
 from llm.engine.program.program import Program
 from llm.engine.step import Engine
+from tests.llm.engine.test_step import prompt, run, sequence
 from tests.llm.models import FAMILIES, generated, tiny
 
 
