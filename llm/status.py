@@ -7,6 +7,9 @@ from collections.abc import Callable
 from llm.events import Status
 from llm.sampling import SamplingParams
 
+Progress = Callable[[str, float | None], None]
+"""progress(what is being done, 0 to 1 or None): tells how a model loads; may be called from any thread."""
+
 
 class ModelStatus:
     """Base of the controller and its client. Callbacks are called on the loop that sets the status, in their order."""

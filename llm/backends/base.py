@@ -13,9 +13,7 @@ import msgspec
 from llm.events import FinishReason, Usage
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
-
-Progress = Callable[[str, float | None], None]
-"""progress(what is being done, 0 to 1 or None): may be called from any thread."""
+from llm.status import Progress
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

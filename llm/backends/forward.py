@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from llm import diskcache
-from llm.backends.base import Progress
 from llm.conf import Settings
 from llm.engine import verify
 from llm.engine.linear import calibration, int8
@@ -18,6 +17,7 @@ from llm.engine.program.program import Program
 from llm.engine.program.startup import programmed
 from llm.errors import ConfigurationError
 from llm.loading.loader import LoadedModel
+from llm.status import Progress
 
 logger = logging.getLogger(__name__)
 

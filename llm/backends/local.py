@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.backends.computing import computed
 from llm.backends.forward import forward
 from llm.backends.memory import free_memory, give_back
@@ -28,6 +28,7 @@ from llm.events import Usage
 from llm.loading.loader import LoadedModel, label, load
 from llm.prompts.rendering import Prepared, Renderer
 from llm.request import GenerationRequest
+from llm.status import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from typing import Literal, NamedTuple
 
-from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.errors import ContextLengthExceeded
 from llm.events import FinishReason, Usage
 from llm.request import GenerationRequest
 from llm.sampling import DEFAULTS
+from llm.status import Progress
 
 PROMPT_LENGTH = 8192
 """Tokens of the longest prompt."""

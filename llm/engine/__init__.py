@@ -5,7 +5,7 @@ forward of the model without padding; sequences join and leave at any step. Read
 
     thread        the engine's thread: requests in, text out
     step          Engine.step() = schedule, forward, sample, emit
-    scheduler     what goes into the next step
+    scheduler     the batch of the next step
     pace          how many tokens of prompts that is, by time; warmup measures it
     sequence      one request, as token ids
     prefixes      what is kept of finished answers for the next turn

@@ -1,14 +1,17 @@
-"""Decides what goes into the next step: every sequence in decode, and some of the prompts' tokens.
+"""Puts the batch of a step together: a token of every sequence in decode, and some of the prompts' tokens.
 
 Prompts are computed in chunks, so that nobody in decode waits long for a long prompt; `llm.engine.pace` says how many
 of their tokens a step takes. Half is for the oldest prompt, the rest for those with the least to do: a long prompt must
-not hold up the short ones behind it, nor they it. The module knows no tensors.
+not hold up the short ones behind it, nor they it. The module computes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from typing import NamedTuple
 
+from llm.engine.attention import packed
+from llm.engine.kvcache import Pool
 from llm.engine.sequence import Sequence
 
 
@@ -17,6 +20,20 @@ class Chunk(NamedTuple):
 
     sequence: Sequence
     size: int
+
+
+class Batch(NamedTuple):
+    """What one step computes: sequences in decode, in the order of the pools' rows, then chunks of prompts.
+
+    `rows` are the places among `tokens` whose logits are sampled from.
+    """
+
+    decoding: list[Sequence]
+    chunks: list[Chunk]
+    tokens: list[int]
+    positions: list[int]
+    rows: list[int]
+    pack: packed.Pack
 
 
 class Scheduler:
@@ -46,6 +63,24 @@ class Scheduler:
     def clear(self) -> None:
         self.prefilling.clear()
         self.decoding.clear()
+
+    def batch(self, pools: SequenceOf[Pool], budget: int) -> Batch:
+        """Return the batch of the next step, with `budget` tokens of prompts; it may be empty."""
+        by_slot = {sequence.slot: sequence for sequence in self.decoding}
+        decoding = [by_slot[slot] for pool in pools for slot in pool.slots]
+        tokens = [sequence.last_token for sequence in decoding]
+        positions = [sequence.computed for sequence in decoding]
+        rows = list(range(len(decoding)))
+        parts: list[packed.Part] = [packed.PoolRows(pool) for pool in pools]
+        chunks = self.chunks(budget)
+        for sequence, size in chunks:
+            start = sequence.computed
+            tokens += sequence.prompt[start : start + size]
+            positions += range(start, start + size)
+            parts.append(packed.Chunk(sequence.segment, start, size))
+            if size == sequence.remaining:
+                rows.append(len(tokens) - 1)
+        return Batch(decoding, chunks, tokens, positions, rows, packed.Pack(parts))
 
     def chunks(self, budget: int) -> list[Chunk]:
         """Return whose prompt goes on in this step, and how far: `budget` tokens in all."""

@@ -17,12 +17,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from llm.engine import sampler
-from llm.engine.attention import packed
 from llm.engine.kvcache import KVCache, Slot
 from llm.engine.model_runner import Forward
 from llm.engine.pace import Pace
 from llm.engine.prefixes import OPERATOR, Prefixes
-from llm.engine.scheduler import Chunk, Scheduler
+from llm.engine.scheduler import Scheduler
 from llm.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -40,11 +39,10 @@ class Result(NamedTuple):
 
 
 class Engine:
-    """The engine of one thread.
+    """The engine of one thread. Each step computes `chunk_tokens` of prompts, or as many as the pace says.
 
-    What is kept of finished sequences and what the running ones need are `kv_tokens` at most; the caller sees to it
-    that the needs alone are no more. `chunk_tokens` are computed of prompts in each step, instead of what the pace
-    says.
+    What running sequences need and what is kept of finished ones is `kv_tokens` at most; the caller sees to it that the
+    needs alone are no more.
     """
 
     def __init__(
@@ -96,40 +94,18 @@ class Engine:
     def step(self) -> list[Result]:
         """Compute one forward for all sequences. An exception concerns every sequence: call `clear()` then."""
         began, failed = time.perf_counter(), self._settle()
-        decoding, chunks = self._rows_in_order(), self._chunks()
-        if not (decoding or chunks):
+        scheduler = self._scheduler
+        budget = self._chunk_tokens or self.pace.prompt_tokens(len(scheduler.decoding), len(scheduler.prefilling))
+        batch = scheduler.batch(self.cache.pools, budget)
+        if not batch.tokens:
             return failed
-        logits = self._compute(decoding, chunks)
-        for sequence, size in (*((sequence, 1) for sequence in decoding), *chunks):
+        logits = self._forward(batch.tokens, batch.positions, batch.rows or [0], batch.pack)
+        for sequence, size in (*((sequence, 1) for sequence in batch.decoding), *batch.chunks):
             sequence.advance(size)
-        sampled = decoding + [chunk.sequence for chunk in chunks if not chunk.sequence.remaining]
+        sampled = batch.decoding + [chunk.sequence for chunk in batch.chunks if not chunk.sequence.remaining]
         tokens = self._sample(logits, [sequence.sampling for sequence in sampled]) if sampled else []
-        self.pace.saw(len(decoding), sum(chunk.size for chunk in chunks), time.perf_counter() - began)
+        self.pace.saw(len(batch.decoding), len(batch.tokens) - len(batch.decoding), time.perf_counter() - began)
         return failed + [self._emit(sequence, token) for sequence, token in zip(sampled, tokens, strict=True)]
-
-    def _chunks(self) -> list[Chunk]:
-        decoding, waiting = len(self._scheduler.decoding), len(self._scheduler.prefilling)
-        return self._scheduler.chunks(self._chunk_tokens or self.pace.prompt_tokens(decoding, waiting))
-
-    def _rows_in_order(self) -> list[Sequence]:
-        """Return the sequences in decode, in the order of the pools' rows."""
-        by_slot = {sequence.slot: sequence for sequence in self._scheduler.decoding}
-        return [by_slot[slot] for pool in self.cache.pools for slot in pool.slots]
-
-    def _compute(self, decoding: SequenceOf[Sequence], chunks: SequenceOf[Chunk]) -> Tensor:
-        """Put the batch of a step together, rows in decode before chunks, and compute the logits to sample from."""
-        tokens = [sequence.last_token for sequence in decoding]
-        positions = [sequence.computed for sequence in decoding]
-        rows = list(range(len(decoding)))
-        parts: list[packed.Part] = [packed.PoolRows(pool) for pool in self.cache.pools]
-        for sequence, size in chunks:
-            start = sequence.computed
-            tokens += sequence.prompt[start : start + size]
-            positions += range(start, start + size)
-            parts.append(packed.Chunk(sequence.segment, start, size))
-            if size == sequence.remaining:
-                rows.append(len(tokens) - 1)
-        return self._forward(tokens, positions, rows or [0], packed.Pack(parts))
 
     def _emit(self, sequence: Sequence, token: int | None) -> Result:
         result = outcome(sequence, token)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +24,9 @@ from llm.errors import ConfigurationError, InvalidRequest, Unreadable, one_line
 from llm.loading import bundled, convert, hub
 from llm.loading.weights import pretrained
 from llm.sampling import DEFAULTS, SamplingParams
+from llm.status import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, float | None], None]
-"""progress(what is being done, 0 to 1 or None)"""
 
 PYTHON = "python:"
 GGUF = ".gguf"

@@ -6,10 +6,11 @@ import asyncio
 import threading
 from typing import NamedTuple
 
-from llm.backends.base import Emit, End, ModelInfo, Piece, Progress
+from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.errors import ConfigurationError, RequestError
 from llm.events import FinishReason, Usage
 from llm.request import ChatMessage, GenerationRequest
+from llm.status import Progress
 
 
 class ScriptedJob:
