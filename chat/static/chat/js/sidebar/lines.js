@@ -31,11 +31,6 @@ export class Lines {
     this.#mark(id, true);
   }
 
-  /** @param {string} id */
-  of(id) {
-    return this.#lines.get(id);
-  }
-
   /** @param {Conversation[]} items in their order */
   draw(items) {
     this.#element.querySelector(":scope > .skeletons")?.remove();
