@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -131,4 +132,4 @@ class Reuse(RuleBasedStateMachine):
 
 
 Reuse.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
-TestReuse = Reuse.TestCase
+TestReuse = pytest.mark.timeout(300)(Reuse.TestCase)

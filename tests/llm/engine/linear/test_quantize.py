@@ -410,7 +410,7 @@ def core_of(levels: int) -> str:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("levels", [127, 63])
 def test_the_bundled_model_loses_little_with_int8_alone(
     levels: int, bundled: LoadedModel, model_cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
