@@ -96,7 +96,7 @@ class Limiter:
 
     async def atake(self, limits: Iterable[Limit]) -> Counted:
         """Do as `take`, without blocking the event loop."""
-        if self._pool is None or time.monotonic() < self._ask_again:
+        if self._pool is None:
             return self.take(limits)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self.take, limits)
 
