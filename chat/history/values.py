@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -47,6 +47,32 @@ class ConversationSettings(SamplingParams, frozen=True, kw_only=True, omit_defau
 
     def __post_init__(self) -> None:
         check_text(self.system, *self.stop)
+
+
+def as_json(settings: ConversationSettings) -> dict[str, Any]:
+    """Return the settings as JSON keeps them: the keys of an object are texts there, numbers among them."""
+    kept: dict[str, Any] = msgspec.to_builtins(settings, str_keys=True)
+    return kept
+
+
+def from_json(found: object) -> ConversationSettings:
+    """Return the settings that were kept as JSON; what this version does not know or allow any more is not set."""
+    if _allowed(found):
+        return _settings(found)
+    fields = found.items() if isinstance(found, dict) else ()
+    return _settings({name: value for name, value in fields if _allowed({name: value})})
+
+
+def _allowed(found: object) -> bool:
+    try:
+        _settings(found)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _settings(found: object) -> ConversationSettings:
+    return msgspec.convert(found, ConversationSettings, str_keys=True)
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import msgspec
 from django.utils import timezone
 
 from chat.errors import NotFound, NothingToContinue, TurnInProgress
@@ -16,7 +15,7 @@ from chat.history.database import reading
 from chat.history.database.answers import DatabaseAnswers
 from chat.history.prompt import prompt
 from chat.history.titles import title_of
-from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
+from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo, as_json, from_json
 from chat.models import Conversation, Generation, Message, Visitor
 
 
@@ -62,7 +61,7 @@ def _generate(asked: Asked, process: UUID, question: Message, answer: Message) -
     there = Conversation.objects.filter(pk=answer.conversation_id, deleted=None)
     if not there.update(head=answer, updated=timezone.now()):
         raise NotFound  # it was deleted since it was looked for, by who did not see this generation
-    settings = reading.settings_of(answer.conversation)
+    settings = from_json(answer.conversation.settings)
     return Accepted(
         visitor=asked.caller.visitor,
         conversation=answer.conversation_id,
@@ -86,8 +85,8 @@ def _ask(asked: Question) -> Message:
 
 def _conversation(asked: Question, visitor: Visitor) -> Conversation:
     if asked.conversation is None:
-        settings = msgspec.to_builtins(asked.settings)
-        return visitor.conversations.create(title=title_of(asked.text), updated=timezone.now(), settings=settings)
+        title, settings = title_of(asked.text), as_json(asked.settings)
+        return visitor.conversations.create(title=title, updated=timezone.now(), settings=settings)
     conversation = visitor.conversations.filter(pk=asked.conversation, deleted=None).first()
     if conversation is None:
         raise NotFound

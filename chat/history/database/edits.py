@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import msgspec
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from msgspec import UNSET
@@ -15,7 +14,7 @@ from msgspec import UNSET
 from chat.errors import NotFound, TurnInProgress
 from chat.history import tree
 from chat.history.database import reading
-from chat.history.values import Caller, Changes, Rating
+from chat.history.values import Caller, Changes, Rating, as_json
 from chat.models import Conversation, Feedback, Generation, Message
 
 
@@ -31,7 +30,7 @@ def change(caller: Caller, conversation: UUID, changes: Changes) -> None:
     if changes.pinned is not UNSET:
         fields["pinned"] = changes.pinned
     if changes.settings is not UNSET:
-        fields["settings"] = msgspec.to_builtins(changes.settings)
+        fields["settings"] = as_json(changes.settings)
     if changes.shown is not UNSET:
         fields["head"] = tree.latest_end(reading.parents_of(row.pk), changes.shown)
     Conversation.objects.filter(pk=row.pk).update(**fields)

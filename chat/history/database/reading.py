@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Literal, cast
 from uuid import UUID
 
-import msgspec
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 
 from chat.errors import NotFound
@@ -19,12 +18,12 @@ from chat.history import generations, tree
 from chat.history.values import (
     Branch,
     Caller,
-    ConversationSettings,
     Page,
     Rating,
     StoredAnswer,
     StoredConversation,
     StoredMessage,
+    from_json,
 )
 from chat.models import Conversation, Feedback, Generation, Message
 
@@ -53,23 +52,6 @@ def said(conversation: UUID, question: UUID) -> Iterator[tuple[str, str]]:
     path = tree.path(parents_of(conversation), question)
     messages = Message.objects.in_bulk(path)
     return ((messages[key].role, messages[key].text) for key in path)
-
-
-def settings_of(conversation: Conversation) -> ConversationSettings:
-    """Return the stored settings; what this version does not know or allow any more counts as not set."""
-    found = conversation.settings
-    if _valid(found):
-        return msgspec.convert(found, ConversationSettings)
-    fields = found.items() if isinstance(found, dict) else ()
-    return msgspec.convert({name: value for name, value in fields if _valid({name: value})}, ConversationSettings)
-
-
-def _valid(settings: object) -> bool:
-    try:
-        msgspec.convert(settings, ConversationSettings)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def branch(caller: Caller, conversation: UUID, before: UUID | None = None, *, whole: bool = False) -> Branch:
@@ -105,7 +87,7 @@ def _branch(caller: Caller, conversation: UUID, before: UUID | None, *, whole: b
         conversation=_stored_conversation(row),
         messages=[_stored_message(messages[key], written_by.get(key), versions[parents[key]]) for key in path],
         earlier=path[0] if earlier else None,
-        settings=settings_of(row),
+        settings=from_json(row.settings),
     )
 
 

@@ -8,6 +8,7 @@ is written together with rows of the chat.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import msgspec
@@ -20,6 +21,8 @@ from chat.errors import NotFound
 from chat.history.temporary.chats import TemporaryChats
 from chat.history.temporary.lifetime import alive, end_of
 from chat.history.values import Caller
+
+logger = logging.getLogger(__name__)
 
 CONTENT = "temporary chats"
 """The only key of such a session."""
@@ -36,9 +39,10 @@ def opened(key: str, *, begin: bool = False) -> Iterator[TemporaryChats]:
             new = {"session_data": _encoded(TemporaryChats()), "expire_date": end_of(now)}
             Session.objects.get_or_create(pk=key, defaults=new)
         row = Session.objects.select_for_update().filter(pk=key).first()
-        if row is None or (row.expire_date <= now and not begin):
+        chats = None if row is None or row.expire_date <= now else _decoded(row)
+        if row is None or (chats is None and not begin):
             raise NotFound
-        chats = TemporaryChats() if row.expire_date <= now else _decoded(row)
+        chats = chats or TemporaryChats()
         yield chats
         if chats.chats:
             row.session_data = _encoded(chats)
@@ -51,12 +55,22 @@ def opened(key: str, *, begin: bool = False) -> Iterator[TemporaryChats]:
 def load(caller: Caller) -> TemporaryChats:
     """Return the chats of the caller's session, to look at."""
     row = alive(timezone.now()).filter(pk=caller.temporary).first()
-    return TemporaryChats() if row is None else _decoded(row)
+    return (None if row is None else _decoded(row)) or TemporaryChats()
 
 
 def _encoded(chats: TemporaryChats) -> str:
-    return str(SessionStore().encode({CONTENT: msgspec.to_builtins(chats)}))
+    return str(SessionStore().encode({CONTENT: msgspec.to_builtins(chats, str_keys=True)}))
 
 
-def _decoded(row: Session) -> TemporaryChats:
-    return msgspec.convert(SessionStore().decode(row.session_data)[CONTENT], TemporaryChats)
+def _decoded(row: Session) -> TemporaryChats | None:
+    """Return the chats in a session; None if they cannot be read, and so have ended.
+
+    Another version or another SECRET_KEY wrote them. To raise would keep their visitor's list from being shown, and
+    the end of an answer in them from being stored, for as long as they live.
+    """
+    found = SessionStore().decode(row.session_data).get(CONTENT)
+    try:
+        return msgspec.convert(found, TemporaryChats, str_keys=True)
+    except msgspec.ValidationError as error:
+        logger.warning("The temporary chats of a session cannot be read, and have ended: %s", error)
+        return None

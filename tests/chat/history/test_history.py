@@ -18,12 +18,20 @@ from chat.errors import BadParent, HistoryUnavailable, NotFound, NothingToContin
 from chat.history import database, temporary
 from chat.history import history as history_module
 from chat.history.database import acceptance, reading
-from chat.history.database.reading import settings_of
 from chat.history.history import History
 from chat.history.ids import is_temporary, new_temporary_id
 from chat.history.temporary import sessions
 from chat.history.titles import title_of
-from chat.history.values import Accepted, AnswerStore, Caller, Changes, Continue, ConversationSettings, Redo
+from chat.history.values import (
+    Accepted,
+    AnswerStore,
+    Caller,
+    Changes,
+    Continue,
+    ConversationSettings,
+    Redo,
+    from_json,
+)
 from chat.models import Conversation, Generation, Message, Visitor
 from llm.events import Finished, Timings, Usage
 from llm.request import ChatMessage
@@ -390,6 +398,21 @@ async def test_a_further_answer_and_a_continuation_have_the_settings_of_now(hist
         assert accepted.prompt[0] == ChatMessage("system", "Be kind.")
 
 
+async def test_every_setting_comes_back_as_it_was_given(history: History, visitor: Caller) -> None:
+    """JSON has texts as the keys of objects, and those of a bias are numbers."""
+    given = ConversationSettings(
+        temperature=1, repetition_penalty=1e-300, logit_bias={0: 100, 2**31 - 1: -0.5}, seed=2**63 - 1, stop=("a", "é")
+    )
+    first = await history.accept(question(visitor, settings=given))
+    assert await first.store.checkpoint({first.generation: "so"}) == set()
+    assert await first.store.finish(first.generation, "so far", STOP)
+    assert [each.id for each in (await history.conversations(visitor)).conversations] == [first.conversation]
+    assert (await history.branch(visitor, first.conversation)).settings == given
+    await history.change(visitor, first.conversation, Changes(settings=given))
+    again = await history.accept(question(visitor, conversation=first.conversation))
+    assert (first.settings, again.settings) == (given, given)
+
+
 async def test_a_search_takes_every_character_as_it_is(visitor: Caller) -> None:
     history = History()
     titles = ("50% of it", "50 of it", "under_score", "underXscore", "back\\slash")
@@ -461,7 +484,7 @@ def test_settings_that_are_not_allowed_any_more_are_as_if_not_set(visitor: Calle
     owner = Visitor.objects.create(pk=visitor.visitor)
     conversation = Conversation.objects.create(visitor=owner, title="x", updated="2026-01-01T00:00Z", settings=stored)
     system = stored["system"] if isinstance(stored, dict) else ""
-    assert settings_of(conversation) == ConversationSettings(system=system)
+    assert from_json(conversation.settings) == ConversationSettings(system=system)
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

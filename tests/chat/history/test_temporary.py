@@ -205,6 +205,24 @@ async def test_a_session_that_vanished_takes_the_text_and_leaves_the_figures(his
     assert not await history.owns(visitor, accepted.generation)
 
 
+@pytest.mark.parametrize("content", [{}, {sessions.CONTENT: {"chats": [{"title": 1}]}}])
+async def test_a_session_that_cannot_be_read_is_as_if_ended(
+    history: History, visitor: Caller, content: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    accepted = await history.accept(question(visitor, SECRET, temporary=True))
+    row = await Session.objects.aget(pk=visitor.temporary)
+    row.session_data = SessionStore().encode(content)
+    await row.asave()
+    assert (await history.conversations(visitor)).conversations == []
+    with pytest.raises(NotFound):
+        await history.branch(visitor, accepted.conversation)
+    assert await accepted.store.checkpoint({accepted.generation: "so far"}) == {accepted.generation}
+    assert await accepted.store.finish(accepted.generation, "to the end", STOP)
+    assert "cannot be read" in caplog.text
+    new = await said(history, visitor, "new", "x")
+    assert [each.id for each in (await history.conversations(visitor)).conversations] == [new]
+
+
 async def test_it_is_gone_twelve_hours_after_its_last_turn(history: History, visitor: Caller) -> None:
     old = await said(history, visitor, "old", "x")
     row = await Session.objects.aget(pk=visitor.temporary)
