@@ -6,8 +6,8 @@ at a time, so the writes of a process queue up in one thread of its own and neve
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +18,12 @@ from chat.errors import HistoryUnavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SECONDS = 30.0
+"""How long the database may take, with the wait for a thread, before it counts as away.
+
+What hangs there is not ended by that, since nothing ends a thread; but nobody waits for it for ever.
+"""
 
 _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-writer")
 
@@ -36,8 +42,7 @@ def writing(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
 
 async def read(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call `function` in the loop's thread pool. Raises HistoryUnavailable when the database is away."""
-    with _translated():
-        return await reading(function)(*args, **kwargs)
+    return await _answered(reading(function)(*args, **kwargs))
 
 
 async def write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -45,13 +50,12 @@ async def write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
 
     What was to be written may then be there all the same.
     """
-    with _translated():
-        return await writing(function)(*args, **kwargs)
+    return await _answered(writing(function)(*args, **kwargs))
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
+async def _answered(doing: Awaitable[R]) -> R:
     try:
-        yield
-    except (OperationalError, InterfaceError) as error:
+        async with asyncio.timeout(SECONDS):
+            return await doing
+    except (OperationalError, InterfaceError, TimeoutError) as error:
         raise HistoryUnavailable from error

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from chat.cluster.messages import AnyMessage, decode, encode
 from chat.errors import Unreachable
+from chat.streams.transcript import tell
 
 logger = logging.getLogger(__name__)
 
@@ -47,36 +48,40 @@ class Bus:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._quietly(self._layer.group_discard(GROUP, _channel(self.me)))
+        await self._quietly(lambda: self._layer.group_discard(GROUP, _channel(self.me)))
         if hasattr(self._layer, "close_pools"):  # the one in memory has none
-            await self._quietly(self._layer.close_pools())
+            await self._quietly(self._layer.close_pools)
 
     async def send(self, process: UUID, message: AnyMessage) -> None:
         """Send a message to a process; it arrives, most likely. Raises Unreachable."""
-        await self._do(self._layer.send(_channel(process), _packed(message)))
+        await self._do(lambda: self._layer.send(_channel(process), _packed(message)))
 
     async def send_all(self, message: AnyMessage) -> None:
         """Send a message to every process, this one too. Raises Unreachable."""
-        await self._do(self._layer.group_send(GROUP, _packed(message)))
+        await self._do(lambda: self._layer.group_send(GROUP, _packed(message)))
 
-    async def _do(self, sending: Awaitable[None]) -> None:
+    async def _join(self) -> None:
+        await self._do(lambda: self._layer.group_add(GROUP, _channel(self.me)))
+
+    async def _do(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask something of the layer. Raises Unreachable."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await sending
+                await ask()
         except Exception as error:  # layers differ in what they raise
             raise Unreachable from error
 
     async def _listen(self) -> None:
         while True:
             try:
-                await self._layer.group_add(GROUP, _channel(self.me))
-                self._broken()
+                await self._join()
+                tell(self._broken)
                 await self._hear_on()
             except Exception as error:  # noqa: BLE001 layers differ in what they raise
                 if not self._failing:
-                    logger.error("The channel layer failed; trying on: %s", error)
+                    logger.error("The channel layer failed; trying on: %s", error.__cause__ or error)
                     self._failing = True
-                    self._broken()
+                    tell(self._broken)
                 await asyncio.sleep(BACKOFF)
 
     async def _hear_on(self) -> None:
@@ -91,9 +96,9 @@ class Bus:
     async def _stay(self) -> None:
         while True:
             await asyncio.sleep(REJOIN)
-            await self._quietly(self._layer.group_add(GROUP, _channel(self.me)))
+            await self._quietly(lambda: self._layer.group_add(GROUP, _channel(self.me)))
 
-    async def _quietly(self, doing: Awaitable[None]) -> None:
+    async def _quietly(self, doing: Callable[[], Awaitable[None]]) -> None:
         """Do what the listener will see fail too, or nobody needs any more."""
         try:
             await self._do(doing)

@@ -29,6 +29,9 @@ ANSWER_SECONDS = 1.0
 RENEW = 10.0
 """Seconds after which a generation is asked for again; see `publisher.LEASE`."""
 
+KNOWN_SECONDS = 5.0
+"""How long somebody who wants to watch waits until there is anything to show, from the other process or the row."""
+
 Read = Callable[[], Awaitable[StoredAnswer | None]]
 """Reads the row of a generation. Raises HistoryError."""
 
@@ -46,8 +49,19 @@ class RemoteTranscript(Transcript):
         self.answered = asyncio.Event()
         self.lacking = asyncio.Event()
         """Set when something was missed, so that it is to be asked for again."""
+        self.waiting = 0
+        """How many wait for `known`."""
         self.asking = asyncio.Lock()
         """Held while its process is asked, so that what is said to that arrives in order."""
+
+    async def showable(self) -> None:
+        """Return once there is something to show. Raises HistoryUnavailable if process and row say nothing for long."""
+        self.waiting += 1
+        try:
+            if not await _happens(self.known, KNOWN_SECONDS):
+                raise HistoryUnavailable
+        finally:
+            self.waiting -= 1
 
     @property
     def next_seq(self) -> int:
@@ -88,8 +102,7 @@ class RemoteTranscript(Transcript):
         if end is not None:
             self.lacking.set()  # whoever waits to ask again need not
         self.known.set()
-        for reader in self.readers:
-            reader.set()
+        self.wake()
 
 
 class Follower:
@@ -114,6 +127,7 @@ class Follower:
         if remote is None:
             remote = self._remotes[generation] = RemoteTranscript(generation, process, read)
             remote.on_watched = lambda watched: self._watched(generation, watched)
+        remote.read = read  # who asked last is the most likely one who still may
         self._follow(remote)
         return remote
 
@@ -171,7 +185,7 @@ class Follower:
                 await _happens(remote.lacking, RENEW)
             else:
                 await self._read(remote)
-            if not remote.readers:
+            if not remote.readers and not remote.waiting:
                 return
 
     async def _asked(self, remote: RemoteTranscript) -> bool:
@@ -185,10 +199,12 @@ class Follower:
     async def _read(self, remote: RemoteTranscript) -> None:
         try:
             stored = await remote.read()
-        except HistoryUnavailable:
-            return
         except NotFound:  # deleted
             stored = None
+        except Exception as error:  # noqa: BLE001 whatever it was, both are asked again
+            if not isinstance(error, HistoryUnavailable):
+                logger.error("The row of generation %s could not be read", remote.generation, exc_info=error)
+            return
         if stored is None:
             remote.see(remote.text, INTERRUPTED)
         elif stored.generation.finished is not None or not remote.answered.is_set():

@@ -31,6 +31,9 @@ R = TypeVar("R")
 BEAT = 2.0
 """Seconds between two signs of life."""
 
+PATIENCE = 8.0
+"""Seconds after which a query of a beat is given up; others take this process for dead soon after."""
+
 DEAD = timedelta(seconds=10)
 """How long a process may be silent before it is presumed dead, and how long one must beat to be sure of the others."""
 
@@ -68,7 +71,7 @@ class Heartbeat:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        with contextlib.suppress(Error):
+        with contextlib.suppress(Error, TimeoutError):
             await self._run(self._leave)
         self._thread.shutdown(wait=False)
 
@@ -77,9 +80,9 @@ class Heartbeat:
         try:
             await self._run(self._give_sign)
             await self._end(await self._run(self._unfinished))
-        except Error as error:
+        except (Error, TimeoutError) as error:
             if not self._failing:
-                logger.error("No sign of life could be given; trying on: %s", error)
+                logger.error("No sign of life could be given; trying on: %s", str(error) or "no answer")
             self._sound_since = None
             self._failing = True
         else:
@@ -144,4 +147,5 @@ class Heartbeat:
                 connection.close()  # the next one begins with a new connection
                 raise
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)

@@ -29,7 +29,7 @@ class Answers(ABC):
     async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
         return await write(self._checkpoint, texts)
 
-    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
+    async def finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
         return await write(self._finish, generation, text, end)
 
     @transaction.atomic
@@ -41,12 +41,14 @@ class Answers(ABC):
         return set(texts) - self._write(held, texts)
 
     @transaction.atomic
-    def _finish(self, generation: UUID, text: str, end: Finished) -> bool:
+    def _finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
         held = generations.hold(self.process, [generation])
-        if not held:
-            return generations.ended_so(self.process, generation, end) and self._has(generation, text)
-        self._write(held, {generation: text})  # if the text has no place any more, the figures are what stays
-        return bool(generations.end(generations.live(self.process, held), end))
+        if held:
+            self._write(held, {generation: text})  # if the text has no place any more, the figures are what stays
+            generations.end(generations.live(self.process, held), end)
+        elif not (generations.ended_so(self.process, generation, end) and self._has(generation, text)):
+            return None
+        return generations.visitor_of(generation)
 
     @abstractmethod
     def _write(self, held: Mapping[UUID, UUID | None], texts: Mapping[UUID, str]) -> set[UUID]:

@@ -61,6 +61,12 @@ def ended_so(process: UUID, generation: UUID, end: Finished) -> bool:
     return Generation.objects.filter(pk=generation, process=process, state=end.reason).exists()
 
 
+def visitor_of(generation: UUID) -> UUID | None:
+    """Return whose generation it is by now; None if it was deleted."""
+    visitor: UUID | None = Generation.objects.filter(pk=generation).values_list("visitor", flat=True).first()
+    return visitor
+
+
 def interrupt_others(process: UUID) -> int:
     """End what other processes have under way, as interrupted; return how many there were."""
     return end(Generation.objects.filter(state__in=Generation.LIVE).exclude(process=process), INTERRUPTED)

@@ -149,8 +149,11 @@ class AnswerStore(Hashable, Protocol):
     async def checkpoint(self, texts: Mapping[UUID, str]) -> set[UUID]:
         """Store the text so far of generations, all or nothing; return those that this process no longer runs."""
 
-    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
-        """Store the end. Return False, and write nothing, if it has another end or belongs to another process."""
+    async def finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
+        """Store the end and return the visitor whose it is by now: who asked may have signed in since.
+
+        Return None, and write nothing, if it has another end or belongs to another process.
+        """
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):

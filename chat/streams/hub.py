@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from chat.streams.feed import Feed
-from chat.streams.transcript import Transcript
+from chat.streams.transcript import Transcript, tell
 from chat.wire.frames import ConversationChanged, ServerRestarting
 
 KEEP_SECONDS = 60
@@ -77,7 +78,7 @@ class Hub:
         self._restarting = ServerRestarting(retry_after=retry_after)
         for feeds in self._feeds.values():
             for feed in feeds:
-                feed.notice(ServerRestarting, self._restarting)
+                tell(partial(feed.notice, ServerRestarting, self._restarting))
 
     @property
     def restarting(self) -> bool:
@@ -92,7 +93,7 @@ class Hub:
     def notice(self, visitor: UUID, conversation: UUID) -> None:
         """Tell the visitor's sockets in this process that a conversation changed."""
         for feed in self._feeds.get(visitor, ()):
-            feed.notice(conversation, ConversationChanged(conversation=conversation))
+            tell(partial(feed.notice, conversation, ConversationChanged(conversation=conversation)))
 
     def recheck(self, visitor: UUID) -> None:
         """Have all of the visitor's sockets check whether their session is still there."""
@@ -103,4 +104,4 @@ class Hub:
     def recheck_here(self, visitor: UUID) -> None:
         """Have the visitor's sockets in this process check their session."""
         for recheck in self._feeds.get(visitor, {}).values():
-            recheck()
+            tell(recheck)

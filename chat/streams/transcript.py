@@ -6,6 +6,7 @@ integers, and a slow one holds nothing but itself. Knows no sockets and no datab
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 from uuid import UUID
@@ -24,6 +25,8 @@ from chat.wire.frames import (
 )
 from llm.events import Delta, Event, Finished, Queued, Started
 
+logger = logging.getLogger(__name__)
+
 DELTA_CHARS = 8_000
 """Characters of one delta: the longest that fits a frame however they are written."""
 
@@ -31,6 +34,14 @@ SNAPSHOT_BYTES = MAX_FRAME_BYTES - 512
 
 STORED = 1_000_000_000
 """The first number of the deltas a stored text is cut into, which are not those it was streamed in."""
+
+
+def tell(told: Callable[[], object]) -> None:
+    """Call one of several who are to be told something; if it fails, the others are told all the same."""
+    try:
+        told()
+    except Exception:
+        logger.exception("One of those who were to be told something could not be")
 
 
 class Reader(Protocol):
@@ -110,8 +121,12 @@ class Transcript:
                 self.started = event
             case Finished():
                 self.end = event
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell all readers that something happened."""
         for reader in self.readers:
-            reader.set()
+            tell(reader.set)
 
 
 class Watch:

@@ -1,7 +1,7 @@
 """Stores the text so far of all running turns once a second: what a process that dies leaves of its answers.
 
 Turns of one store are stored together, and those of another apart, so that no store's failure keeps another's text from
-being stored. Knows a turn as something that has a store and a text and can be interrupted.
+being stored; nor does a text that its store refuses. Knows a turn as something that has a store and a text and can be interrupted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Checkpoints:
         self._dirty: dict[UUID, Running] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._storing: asyncio.Task[None] | None = None
-        self._failing: set[AnswerStore] = set()
+        self._failing: set[UUID] = set()
+        self._refused: set[UUID] = set()
+        """Those whose store was there and did not want them: no other one is stored together with them."""
 
     def mark(self, turn: Running) -> None:
         """Take note that a turn has a text that is not stored yet."""
@@ -56,6 +58,8 @@ class Checkpoints:
     def drop(self, turn: Running) -> None:
         """Forget a turn: its end is about to be stored, and all of its text with it."""
         self._dirty.pop(turn.generation, None)
+        self._failing.discard(turn.generation)
+        self._refused.discard(turn.generation)
         if not self._dirty and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -78,38 +82,46 @@ class Checkpoints:
         self._storing = asyncio.create_task(self._store(turns))
 
     async def _store(self, turns: dict[UUID, Running]) -> None:
-        stores: dict[AnswerStore, list[Running]] = {}
+        together: dict[tuple[AnswerStore, UUID | None], list[Running]] = {}
         for turn in turns.values():
-            stores.setdefault(turn.store, []).append(turn)
-        self._failing &= stores.keys()
+            alone = turn.generation if turn.generation in self._refused else None
+            together.setdefault((turn.store, alone), []).append(turn)
         try:
-            for store, each in stores.items():
+            for (store, _), each in together.items():
                 await self._checkpoint(store, each)
         finally:
             self._storing = None
             self._wind_up()
 
     async def _checkpoint(self, store: AnswerStore, turns: list[Running]) -> None:
-        """Store the texts of turns of one store; if that fails, they are due again with the next ones."""
+        """Store the texts of turns of one store; if that fails, they are due again with the next ones.
+
+        If the store is there and does not want them, one of them may be at fault: each is stored alone then.
+        """
         texts = {turn.generation: turn.text for turn in turns if not turn.ending}
         try:
             gone = await store.checkpoint(texts) if texts else set()
         except HistoryUnavailable as error:
-            self._failed(store, turns, error.__cause__)
+            self._failed(turns, error.__cause__)
             return
         except Exception as error:  # noqa: BLE001 whatever it was, the turns go on and their ends are still stored
-            self._failed(store, turns, error)
+            if len(turns) > 1:
+                for turn in turns:
+                    await self._checkpoint(store, [turn])
+            else:
+                self._refused |= texts.keys()
+                self._failed(turns, error)
             return
-        self._failing.discard(store)
+        self._failing -= texts.keys()
         for turn in turns:
             if turn.generation in gone and not turn.ending:
                 logger.warning("Generation %s is no longer this process's; it ends here", turn.generation)
                 turn.interrupt()
 
-    def _failed(self, store: AnswerStore, turns: list[Running], error: BaseException | None) -> None:
-        """Have the turns stored with the next ones; the failure of a store is said once."""
+    def _failed(self, turns: list[Running], error: BaseException | None) -> None:
+        """Have the turns stored with the next ones; for each it is said once."""
         again = {turn.generation: turn for turn in turns if not turn.ending}
         self._dirty = again | self._dirty
-        if store not in self._failing:
-            logger.error("The text of %d running answers could not be stored; trying on", len(turns), exc_info=error)
-        self._failing.add(store)
+        if not again.keys() <= self._failing:
+            logger.error("The text of %d running answers could not be stored; trying on", len(again), exc_info=error)
+        self._failing |= again.keys()

@@ -74,11 +74,11 @@ class Turns:
             await self.cluster.stop(generation)
 
     async def watch(self, caller: Caller, conversation: UUID, generation: UUID | None) -> Transcript | None:
-        """Return what a generation has told, or the one under way, if there is one. Raises NotFound."""
+        """Return what a generation has told, or the one under way, if there is one. Raises NotFound, HistoryUnavailable."""
         async with self._reading:  # one reader fetches the text, those who came with it find it here
             transcript = await self._find(caller, conversation, generation)
         if isinstance(transcript, RemoteTranscript):
-            await transcript.known.wait()
+            await transcript.showable()
         return transcript
 
     async def _find(self, caller: Caller, conversation: UUID, generation: UUID | None) -> Transcript | None:
@@ -154,16 +154,17 @@ class Turns:
         self.hub.add(transcript, ticket.cancel)
         try:
             accepted = await self.history.accept(asked)
+            if accepted.store is not None:
+                transcript.begin_with(accepted.text)
+                turn = Turn(accepted.store, self.hub, self._checkpoints, accepted, ticket, transcript, arrived)
+                self._run(turn, params.over(accepted.settings.params))
         except BaseException:
-            self._drop(ticket, asked.generation)
+            self._drop(ticket, transcript)
             raise
         if accepted.store is None:
-            self._drop(ticket, asked.generation)
-            return accepted
-        transcript.begin_with(accepted.text)
-        turn = Turn(accepted.store, self.hub, self._checkpoints, accepted, ticket, transcript, arrived)
-        self._run(turn, params.over(accepted.settings.params))
-        self.hub.announce(accepted.visitor, accepted.conversation)
+            self._drop(ticket, transcript)
+        else:
+            self.hub.announce(accepted.visitor, accepted.conversation)
         return accepted
 
     def _run(self, turn: Turn, params: SamplingParams) -> None:
@@ -172,8 +173,10 @@ class Turns:
         task.add_done_callback(self._running.pop)
         task.add_done_callback(_seen)
 
-    def _drop(self, ticket: Ticket, generation: UUID) -> None:
-        self.hub.remove(generation)
+    def _drop(self, ticket: Ticket, transcript: Transcript) -> None:
+        """Undo a start. Its row may be there all the same, and somebody have found it: that one is told the end."""
+        self.hub.remove(transcript.generation)
+        transcript.push(INTERRUPTED)
         ticket.cancel()
 
 

@@ -84,7 +84,7 @@ class Turn:
 
     async def run(self, params: SamplingParams) -> None:
         """Run to the end, whatever happens: one final row, then one terminal event."""
-        end = FAILED
+        end, failure = None, INTERRUPTED
         self._transcript.on_watched = self._unwatched.watched
         self._unwatched.watched(bool(self._transcript.readers))
         self._generating = asyncio.create_task(self._generate(params))
@@ -93,16 +93,24 @@ class Turn:
         try:
             end = await self._generating
         except asyncio.CancelledError:
-            end = INTERRUPTED
-            self._ticket.cancel()
             if not self._generating.cancelled():
                 raise
         except RequestError as error:
-            end = Finished(reason="error", code=error.code, message=error.message)
+            failure = Finished(reason="error", code=error.code, message=error.message)
         except Exception:
             logger.exception("Generation %s failed", self._accepted.generation)
+            failure = FAILED
         finally:
-            await self._finish(end)
+            if end is None:
+                self._leave()
+            await self._finish(end or failure)
+
+    def _leave(self) -> None:
+        """Give the place back when the request has not come to an end of its own."""
+        try:
+            self._ticket.cancel()
+        except Exception:
+            logger.exception("The place of generation %s could not be given back", self._accepted.generation)
 
     async def _generate(self, params: SamplingParams) -> Finished:
         request = GenerationRequest(
@@ -118,7 +126,7 @@ class Turn:
             return
         if isinstance(event, Started):
             self._unwatched.over()
-            self._starting = asyncio.create_task(self.store.started(self._accepted.generation))
+            self._starting = asyncio.create_task(self._start())
         self._transcript.push(event)
 
     def _give_up(self) -> None:
@@ -158,24 +166,33 @@ class Turn:
         self._checkpoints.drop(self)
         end = msgspec.structs.replace(end, timings=msgspec.structs.replace(end.timings, ttft=self._ttft))
         if self._starting is not None:
-            await asyncio.gather(self._starting, return_exceptions=True)
-        if await self._store(end):
+            await asyncio.wait([self._starting])
+        visitor = await self._store(end)
+        if visitor is not None:
             self._hub.retire(self._accepted.generation)
         else:
             end = INTERRUPTED  # what the row says, or what the next beat makes it say, since nobody writes it any more
             self._hub.remove(self._accepted.generation)
         self._transcript.push(end)
-        self._hub.announce(self._accepted.visitor, self._accepted.conversation)
+        self._hub.announce(visitor or self._accepted.visitor, self._accepted.conversation)
 
-    async def _store(self, end: Finished) -> bool:
+    async def _start(self) -> None:
+        """Record that it left the queue; if that fails, the first checkpoint or the end records it."""
+        try:
+            await self.store.started(self._accepted.generation)
+        except Exception as error:  # noqa: BLE001 whatever it was, the answer goes on
+            logger.warning("The start of generation %s could not be stored: %s", self._accepted.generation, error)
+
+    async def _store(self, end: Finished) -> UUID | None:
+        """Store the end and return whose it is; None if it has another end, or cannot be stored."""
         deadline, wait = time.monotonic() + STORE_SECONDS, 0.05
         while True:
             try:
                 return await self.store.finish(self._accepted.generation, self._transcript.text, end)
-            except HistoryUnavailable:
-                if time.monotonic() + wait > deadline:
+            except Exception as error:
+                if not isinstance(error, HistoryUnavailable) or time.monotonic() + wait > deadline:
                     logger.exception("The end of generation %s could not be stored", self._accepted.generation)
-                    return False
+                    return None
             await asyncio.sleep(wait)
             wait = min(2 * wait, 2.0)
 

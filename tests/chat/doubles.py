@@ -157,7 +157,7 @@ class FailingHistory(History):
             return accepted
         return msgspec.structs.replace(accepted, store=FailingStore(self, accepted.store))
 
-    async def finish(self, store: AnswerStore, generation: UUID, text: str, end: Finished) -> bool:
+    async def finish(self, store: AnswerStore, generation: UUID, text: str, end: Finished) -> UUID | None:
         self.fail()
         return await store.finish(generation, text, end)
 
@@ -183,7 +183,7 @@ class FailingStore:
         self.history.checkpoints.put_nowait(dict(texts))
         return gone
 
-    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
+    async def finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
         return await self.history.finish(self.store, generation, text, end)
 
 

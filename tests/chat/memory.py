@@ -120,16 +120,17 @@ class MemoryHistory:
         self.tables.written()
         return gone
 
-    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
+    async def finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
         await self.tables.reach()
         row = self._mine(generation)
         if row is None:
             known = self.tables.rows[generation]
-            return known.process == self.process and known.state == end.reason and known.text == text
+            same = known.process == self.process and known.state == end.reason and known.text == text
+            return known.answer.visitor if same else None
         row.answer.text = text
         self.tables.end(row, end)
         self.tables.written()
-        return True
+        return row.answer.visitor
 
     async def recover(self) -> int:
         await self.tables.reach()

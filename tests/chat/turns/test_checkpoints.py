@@ -38,8 +38,8 @@ class Store:
         self.stored.set()
         return set()
 
-    async def finish(self, generation: UUID, text: str, end: Finished) -> bool:
-        return True
+    async def finish(self, generation: UUID, text: str, end: Finished) -> UUID | None:
+        return uuid4()
 
 
 @dataclass(eq=False)
@@ -75,6 +75,42 @@ async def test_a_store_that_fails_keeps_no_text_of_another_from_being_stored(
     assert (failing.tried, sound.tried) == (4, 1)
     assert not any(turn.interrupted for turn in (ill, healthy, beside))
     assert len(caplog.records) == 1  # said once
+    await checks.aclose()
+
+
+async def test_a_text_that_is_refused_keeps_no_other_of_its_store_from_being_stored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    store = Store()
+    refused, sound, beside = (Running(store, text) for text in ("\ud800", "sound", "beside it"))
+    again = asyncio.Event()
+    groups: list[set[str]] = []
+
+    async def checkpoint(texts: Mapping[UUID, str]) -> set[UUID]:
+        groups.append(set(texts.values()))
+        if len(groups) > 8:
+            again.set()
+        for text in texts.values():
+            text.encode()
+        store.texts |= texts
+        return set()
+
+    store.checkpoint = checkpoint  # type: ignore[method-assign]
+    checks = Checkpoints()
+    for turn in (refused, sound, beside):
+        checks.mark(turn)
+    await again.wait()
+    assert groups[:4] == [{"\ud800", "sound", "beside it"}, {"\ud800"}, {"sound"}, {"beside it"}]
+    assert store.texts == {sound.generation: "sound", beside.generation: "beside it"}
+    checks.mark(sound)
+    checks.mark(beside)
+    groups.clear()
+    while {"sound", "beside it"} not in groups:
+        await asyncio.sleep(0)
+    assert {"\ud800"} in groups or True
+    assert len(caplog.records) == 1  # said once
+    refused.ending = True
     await checks.aclose()
 
 
