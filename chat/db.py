@@ -19,7 +19,7 @@ from chat.errors import HistoryUnavailable
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SECONDS = 30.0
+SECONDS = 20.0
 """How long the database may take, with the wait for a thread, before it counts as away.
 
 What hangs there is not ended by that, since nothing ends a thread; but nobody waits for it for ever.

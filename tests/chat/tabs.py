@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from uuid import UUID
 
 from chat.history.values import Accepted, Caller
 from chat.streams.feed import Feed
@@ -29,7 +30,10 @@ class Tab:
         self.kinds: list[type[ServerFrame]] = []
 
     async def open(self, accepted: Accepted, next_seq: int | None = None) -> None:
-        transcript = await self.turns.watch(self.visitor, accepted.conversation, accepted.generation)
+        await self.open_generation(accepted.conversation, accepted.generation, next_seq)
+
+    async def open_generation(self, conversation: UUID, generation: UUID, next_seq: int | None = None) -> None:
+        transcript = await self.turns.watch(self.visitor, conversation, generation)
         assert transcript is not None
         self.next_seq = next_seq
         self.feed.follow(transcript, next_seq)

@@ -108,7 +108,6 @@ async def test_a_text_that_is_refused_keeps_no_other_of_its_store_from_being_sto
     groups.clear()
     while {"sound", "beside it"} not in groups:
         await asyncio.sleep(0)
-    assert {"\ud800"} in groups or True
     assert len(caplog.records) == 1  # said once
     refused.ending = True
     await checks.aclose()
