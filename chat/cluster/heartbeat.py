@@ -7,7 +7,6 @@ it asks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,8 +70,10 @@ class Heartbeat:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        with contextlib.suppress(Error, TimeoutError):
+        try:
             await self._run(self._leave)
+        except Exception as error:  # noqa: BLE001 others find the row dead soon, and the end of a process goes on
+            logger.warning("The row of this process could not be deleted: %s", error)
         self._thread.shutdown(wait=False)
 
     async def beat(self) -> None:

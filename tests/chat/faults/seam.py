@@ -57,8 +57,22 @@ class Seam:
         """Have the calls of these methods of `target` pass here."""
         for name in names:
             method = getattr(target, name)
-            through = self._awaited if inspect.iscoroutinefunction(method) else self._called
+            through = self._awaited if inspect.iscoroutinefunction(method) else self.called
             setattr(target, name, through(f"{type(target).__name__}.{name}", method, contract))
+
+    def called(self, name: str, method: Callable[..., Any], contract: Contract) -> Callable[..., Any]:
+        """Return `method`, a function that is not awaited, whose calls pass here."""
+
+        @wraps(method)
+        def passed(*args: Any, **kwargs: Any) -> Any:
+            fault = self._due(name, contract)
+            if fault is None or fault is Fault.HANGS:
+                return method(*args, **kwargs)
+            if fault is Fault.LOST:
+                method(*args, **kwargs)
+            raise _error(fault, contract)
+
+        return passed
 
     def _due(self, name: str, contract: Contract) -> Fault | None:
         """Count a call, and tell how it fails."""
@@ -83,18 +97,6 @@ class Seam:
                 if contract.within is None:
                     await asyncio.get_running_loop().create_future()
                 await asyncio.sleep(contract.within or 0.0)
-            raise _error(fault, contract)
-
-        return passed
-
-    def _called(self, name: str, method: Callable[..., Any], contract: Contract) -> Callable[..., Any]:
-        @wraps(method)
-        def passed(*args: Any, **kwargs: Any) -> Any:
-            fault = self._due(name, contract)
-            if fault is None or fault is Fault.HANGS:
-                return method(*args, **kwargs)
-            if fault is Fault.LOST:
-                method(*args, **kwargs)
             raise _error(fault, contract)
 
         return passed
