@@ -12,7 +12,7 @@ GET `/api/conversations/ID/?before=MESSAGE`
 PATCH `/api/conversations/ID/`
     takes `{title?, pinned?, shown?, settings?}`; `shown`: the branch through that message, to its latest end.
 DELETE `/api/conversations/ID/`
-    `{undo_until}`. A live answer is stopped.
+    `{undo_until}`. A live answer is stopped; where it cannot be reached, it goes on unseen to its end.
 POST `/api/conversations/ID/restore/`
     undoes that.
 DELETE `/api/messages/ID/`
@@ -27,6 +27,7 @@ Temporary chats have no names, pins, undo, feedback and exports of their own: `n
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 import msgspec
@@ -41,6 +42,8 @@ from chat.history.history import get_history
 from chat.history.values import Caller, Changes, Rating
 from chat.retention import DELETED
 from chat.turns.registry import get_turns
+
+logger = logging.getLogger(__name__)
 
 
 @of_caller("GET", "HEAD")
@@ -59,7 +62,7 @@ async def conversation(request: HttpRequest, caller: Caller, conversation: UUID)
         await history.change(caller, conversation, msgspec.json.decode(request.body, type=Changes))
     elif request.method == "DELETE":
         if (live := await history.delete(caller, conversation)) is not None:
-            await get_turns().end(live)
+            await _end(live)
         return changed(caller, conversation, {"undo_until": timezone.now() + DELETED})
     else:
         return json(await history.branch(caller, conversation, _message(request.GET.get("before"))))
@@ -100,6 +103,14 @@ def changed(caller: Caller, conversation: UUID, body: object = None) -> HttpResp
     """Answer that it is done, and tell the visitor's other tabs."""
     get_turns().hub.announce(caller.visitor, conversation)
     return json(body if body is not None else {})
+
+
+async def _end(generation: UUID) -> None:
+    """Stop the answer under way in a conversation that was deleted, and stays so if that fails."""
+    try:
+        await get_turns().end(generation)
+    except Exception as error:  # noqa: BLE001 whatever it was, the answer has an end of its own
+        logger.warning("An answer in a deleted conversation could not be stopped: %s", error)
 
 
 def _message(value: str | None) -> UUID | None:

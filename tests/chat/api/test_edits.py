@@ -31,7 +31,7 @@ from llm.conf import Settings as LlmSettings
 from llm.events import Finished
 from llm.request import ChatMessage
 from tests.chat.conftest import Connect, a_visitor, question
-from tests.chat.doubles import ScriptedController
+from tests.chat.doubles import FaultyLayer, ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -174,6 +174,21 @@ async def test_an_answer_under_way_is_stopped_with_its_conversation(
     accepted = await turns.start(question(visitor, "One"), llm.SamplingParams(), 0.0)
     assert (await browser.delete(f"/api/conversations/{accepted.conversation}/")).status_code == 200
     assert controller.tickets[-1].cancelled
+
+
+async def test_what_is_deleted_is_said_to_be_whether_its_answer_can_be_stopped_or_not(
+    browser: AsyncClient, turns: Turns, visitor: Caller, connect: Connect
+) -> None:
+    accepted = await History(process=uuid4()).accept(question(visitor, "One"))  # another process writes it
+    layer = FaultyLayer()
+    turns.meet(layer, uuid4())
+    layer.go()
+    async with connect(visitor) as socket:
+        answer = await browser.delete(f"/api/conversations/{accepted.conversation}/")
+        assert (answer.status_code, list(answer.json())) == (200, ["undo_until"])
+        await socket.until("conversation.changed", conversation=str(accepted.conversation))
+    assert await titles(browser) == []
+    await turns.part()
 
 
 async def test_answers_are_rated_and_comments_kept(browser: AsyncClient, talk: Talk) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from chat.cluster import bus, follower, publisher
 from chat.cluster.messages import AnyMessage, News, Subscribe, Unsubscribe
-from chat.errors import NotFound, Unreachable
+from chat.errors import HistoryUnavailable, NotFound, Unreachable
 from chat.history.history import History
-from chat.history.values import Accepted, Caller
+from chat.history.values import Accepted, Caller, StoredAnswer
 from chat.models import Generation
 from chat.streams.hub import Hub
 from chat.turns import turn as turn_module
@@ -251,6 +252,39 @@ async def test_the_row_stands_in_while_its_process_is_silent(
     for each in (tab, late, back):
         await each.until(lambda each=each: each.ends)  # type: ignore[misc]
         assert (each.text, each.ends) == ("abc", ["stop"])
+
+
+@pytest.mark.parametrize("failure", [HistoryUnavailable(), ValueError("a row that cannot be read")])
+async def test_nobody_waits_for_ever_to_watch_while_neither_process_nor_row_answers(
+    one: Process,
+    two: Process,
+    visitor: Caller,
+    layer: FaultyLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+) -> None:
+    monkeypatch.setattr(follower, "KNOWN_SECONDS", 1.0)
+    accepted, ticket = await one.ask(visitor)
+    layer.loses = lambda message: isinstance(message, News)
+    answer, asked = two.turns.history.answer, []
+
+    async def once(*arguments: Any) -> StoredAnswer | None:
+        asked.append(arguments)
+        if len(asked) > 1:
+            raise failure
+        return await answer(*arguments)
+
+    monkeypatch.setattr(two.turns.history, "answer", once)
+    tab = Tab(two.turns, visitor)
+    with pytest.raises(HistoryUnavailable):
+        await tab.open(accepted)
+    assert len(asked) > 2  # it was tried again meanwhile
+    monkeypatch.setattr(two.turns.history, "answer", answer)
+    await tab.open(accepted)
+    layer.loses = lambda message: False
+    await ticket.tell(Delta("a"), STOP)
+    await tab.until(lambda: tab.ends)
+    assert (tab.text, tab.ends) == ("a", ["stop"])
 
 
 async def test_an_end_that_only_the_row_has_is_told_once(

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from django.test import override_settings
 
+from chat.cluster.heartbeat import Heartbeat
 from chat.errors import NotFound, TurnInProgress
 from chat.history.history import History
 from chat.history.values import Accepted, Caller
@@ -258,6 +259,28 @@ async def test_an_end_that_cannot_be_stored_is_told_as_what_it_will_be(
     _, transcript = await start(turns, visitor)
     await controller.tickets[0].tell(Finished(reason="stop"))
     assert (await ended(transcript)).reason == "interrupted"
+
+
+async def test_an_end_that_is_refused_is_said_and_told_at_once(
+    turns: Turns,
+    controller: ScriptedController,
+    visitor: Caller,
+    history: FailingHistory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def refused(*arguments: object) -> None:
+        raise ValueError("not a text")
+
+    history.finish = refused  # type: ignore[assignment, method-assign]
+    accepted, transcript = await start(turns, visitor)
+    await controller.tickets[0].tell(Delta("a"), Finished(reason="stop"))
+    assert (await ended(transcript)).reason == "interrupted"
+    assert "could not be stored" in caplog.text
+    assert turns.hub.transcript(accepted.generation) is None  # so that the next beat ends the row
+    heart = Heartbeat(lambda generation: turns.hub.transcript(generation) is not None, turns.hub.announce)
+    await heart.beat()
+    await heart.aclose()
+    assert (await row(accepted))[0] == "interrupted"
 
 
 async def test_a_turn_presumed_dead_cannot_write_a_second_end(
