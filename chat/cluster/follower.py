@@ -201,7 +201,7 @@ class Follower:
             stored = await remote.read()
         except NotFound:  # deleted
             stored = None
-        except Exception as error:  # noqa: BLE001 whatever it was, both are asked again
+        except Exception as error:
             if not isinstance(error, HistoryUnavailable):
                 logger.error("The row of generation %s could not be read", remote.generation, exc_info=error)
             return

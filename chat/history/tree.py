@@ -13,6 +13,9 @@ from chat.history.values import Question
 
 Parents = Mapping[UUID, UUID | None]
 
+Place = tuple[str, UUID | None]
+"""The role and the parent of a message."""
+
 
 def path(parents: Parents, message: UUID | None) -> list[UUID]:
     """Return the branch from the root to `message`. Raises NotFound if one of its messages was deleted."""
@@ -52,19 +55,22 @@ def subtree(parents: Parents, message: UUID) -> set[UUID]:
     return found
 
 
-def parent_of(question: Question, head: UUID | None, role: Callable[[UUID], str | None]) -> UUID | None:
+def parent_of(question: Question, head: UUID | None, find: Callable[[UUID], Place | None]) -> UUID | None:
     """Return the message that a question follows, in a conversation that shows the branch to `head`.
 
-    `role` gives the role of a message of that conversation, None for any other. Raises NotFound, and BadParent when it
-    is to follow a question.
+    Where that ends in a question, whose answer was deleted, the new one takes its place, beside it: two in a row are
+    what many chat templates refuse. `find` gives the place of a message of that conversation, None for any other.
+    Raises NotFound, and BadParent when it is told to follow a question.
     """
-    if not question.branches:
-        return head
-    if question.parent is None:
+    after = question.parent if question.branches else head
+    if after is None:
         return None
-    found = role(question.parent)
-    if found is None:
+    place = find(after)
+    if place is None:
         raise NotFound
-    if found != "assistant":
+    role, parent = place
+    if role == "assistant":
+        return after
+    if question.branches:
         raise BadParent
-    return question.parent
+    return parent

@@ -1,7 +1,8 @@
 """Stores the text so far of all running turns once a second: what a process that dies leaves of its answers.
 
 Turns of one store are stored together, and those of another apart, so that no store's failure keeps another's text from
-being stored; nor does a text that its store refuses. Knows a turn as something that has a store and a text and can be interrupted.
+being stored; nor does a text that its store refuses. Knows a turn as something that has a store and a text and can be
+interrupted.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Turns:
             await self.cluster.stop(generation)
 
     async def watch(self, caller: Caller, conversation: UUID, generation: UUID | None) -> Transcript | None:
-        """Return what a generation has told, or the one under way, if there is one. Raises NotFound, HistoryUnavailable."""
+        """Return what a generation has told, or the one under way, if there is one. Raises HistoryError."""
         async with self._reading:  # one reader fetches the text, those who came with it find it here
             transcript = await self._find(caller, conversation, generation)
         if isinstance(transcript, RemoteTranscript):

@@ -56,7 +56,8 @@ class ClientFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
 class MessageSend(ClientFrame, frozen=True, kw_only=True, tag="message.send"):
     """Ask a question.
 
-    No conversation: a new one. No parent: at the end of the shown branch; null: a new root; an id: below that answer.
+    No conversation: a new one. No parent: at the end of the shown branch, or in the place of a question there that has
+    lost its answer; null: a new root; an id: below that answer.
     `temporary`: whether a new conversation is to be one; absent or null: as `hello` says. It cannot change later.
     `settings` are those of a new conversation; over HTTP they change at any time. `params` are of this answer alone.
     """

@@ -98,6 +98,16 @@ test("an edited question takes what followed it away", () => {
   assert.equal(store.messages[2].parent, "a");
 });
 
+test("a question takes the place of one that lost its answer", () => {
+  const store = asked();
+  store.apply({ type: "generation.finished", generation: "g", reason: "stop", usage: {}, timings: {} });
+  store.load(branch(store.messages.slice(0, 1))); // the answer was deleted
+  store.accept({ conversation: "c", message: "q2", answer: "a2", generation: "g2" }, "Why not?");
+  assert.deepEqual(texts(store), ["Why not?", ""]);
+  assert.deepEqual(store.messages[0].siblings, ["q", "q2"]);
+  assert.equal(store.messages[0].parent, null);
+});
+
 test("a fetch keeps the running answer that is shown", () => {
   const store = asked();
   store.apply(delta(0, "1"));

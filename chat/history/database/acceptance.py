@@ -78,8 +78,8 @@ def _generate(asked: Asked, process: UUID, question: Message, answer: Message) -
 def _ask(asked: Question) -> Message:
     visitor, _ = Visitor.objects.get_or_create(pk=asked.caller.visitor)
     conversation = _conversation(asked, visitor)
-    roles = conversation.messages.values_list("role", flat=True)
-    parent = tree.parent_of(asked, conversation.head_id, lambda message: roles.filter(pk=message).first())
+    places = conversation.messages.values_list("role", "parent")
+    parent = tree.parent_of(asked, conversation.head_id, lambda message: places.filter(pk=message).first())
     return conversation.messages.create(role=Message.Role.USER, text=asked.text, parent_id=parent)
 
 
@@ -87,7 +87,8 @@ def _conversation(asked: Question, visitor: Visitor) -> Conversation:
     if asked.conversation is None:
         title, settings = title_of(asked.text), as_json(asked.settings)
         return visitor.conversations.create(title=title, updated=timezone.now(), settings=settings)
-    conversation = visitor.conversations.filter(pk=asked.conversation, deleted=None).first()
+    rows = visitor.conversations.select_for_update()  # so that no message of it is deleted meanwhile
+    conversation = rows.filter(pk=asked.conversation, deleted=None).first()
     if conversation is None:
         raise NotFound
     return conversation

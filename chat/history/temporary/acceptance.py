@@ -70,8 +70,8 @@ def _chat(asked: Asked, chats: TemporaryChats, now: datetime) -> TemporaryChat:
 
 def _ask(asked: Question, chat: TemporaryChat, now: datetime) -> TemporaryMessage:
     """Add the question and an empty answer; return the answer."""
-    roles = {message.id: message.role for message in chat.messages}
-    parent = tree.parent_of(asked, chat.head, roles.get)
+    places = {message.id: (message.role, message.parent) for message in chat.messages}
+    parent = tree.parent_of(asked, chat.head, places.get)
     question = chat.add(TemporaryMessage(parent=parent, role="user", text=asked.text, created=now))
     return chat.add(TemporaryMessage(parent=question.id, role="assistant", created=now))
 

@@ -109,7 +109,7 @@ class Visit:
 
     async def _look_on(self) -> None:
         """Open the answer in another tab as soon as it is in the list."""
-        while not self._rows:
+        while not self._rows:  # noqa: ASYNC110 nothing tells, and it takes no time
             await asyncio.sleep(0.1)
         await self._until_done(lambda: self._open(self._site.home))
 

@@ -39,6 +39,7 @@ FAULTS = (Fault.BREAKS, Fault.REFUSES, Fault.LOST)
 STATEMENT = Contract(lambda: OperationalError("away"), faults=frozenset({Fault.BREAKS, Fault.REFUSES}))
 COMMIT = Contract(lambda: OperationalError("away"), faults=frozenset({Fault.REFUSES, Fault.LOST}))
 
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)

@@ -84,13 +84,15 @@ async def test_a_text_that_is_refused_keeps_no_other_of_its_store_from_being_sto
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     store = Store()
     refused, sound, beside = (Running(store, text) for text in ("\ud800", "sound", "beside it"))
-    again = asyncio.Event()
+    again, together = asyncio.Event(), asyncio.Event()
     groups: list[set[str]] = []
 
     async def checkpoint(texts: Mapping[UUID, str]) -> set[UUID]:
         groups.append(set(texts.values()))
         if len(groups) > 8:
             again.set()
+        if again.is_set() and groups[-1] == {"sound", "beside it"}:
+            together.set()
         for text in texts.values():
             text.encode()
         store.texts |= texts
@@ -105,9 +107,7 @@ async def test_a_text_that_is_refused_keeps_no_other_of_its_store_from_being_sto
     assert store.texts == {sound.generation: "sound", beside.generation: "beside it"}
     checks.mark(sound)
     checks.mark(beside)
-    groups.clear()
-    while {"sound", "beside it"} not in groups:
-        await asyncio.sleep(0)
+    await together.wait()
     assert len(caplog.records) == 1  # said once
     refused.ending = True
     await checks.aclose()

@@ -122,7 +122,8 @@ export class Store extends EventTarget {
    */
   accept(accepted, text, instead = null) {
     if (this.#has(accepted.answer)) return;
-    const replaced = this.#cut(instead);
+    const last = this.messages.at(-1);
+    const replaced = this.#cut(instead ?? (last?.role === "user" ? last.id : null)); // one that lost its answer
     const parent = this.messages.at(-1)?.id ?? null;
     /** @type {Shown} */
     const question = { id: accepted.message, parent, role: "user", text, generation: null };
