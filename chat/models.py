@@ -23,6 +23,15 @@ class Visitor(models.Model):
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="visitor"
     )
+    became = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="The account's visitor, if this browser's was another one when it signed in; its rows went there.",
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -42,7 +42,7 @@ class Store(Protocol):
         """Return what the generation's request was answered with. Raises NotFound if its answer is gone."""
 
     def accept(self, asked: Asked, process: UUID) -> Accepted:
-        """Store what is new of a request. Raises HistoryError; IntegrityError if it was faster elsewhere."""
+        """Store what is new of a request of a visitor who has a row. Raises HistoryError, or IntegrityError."""
 
     def page(self, caller: Caller, after: str | None = None, query: str = "") -> Page:
         """Return a page of the caller's conversations, of those whose title or texts have `query`. Raises NotFound."""

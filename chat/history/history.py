@@ -20,6 +20,7 @@ from chat.history import database, generations, prompt, temporary
 from chat.history.contract import Store
 from chat.history.database import edits
 from chat.history.ids import is_temporary
+from chat.history.owners import owner
 from chat.history.values import Accepted, Asked, Branch, Caller, Changes, Page, Question, Rating, StoredAnswer
 from chat.models import Generation
 
@@ -129,6 +130,8 @@ def _store_for(asked: Asked) -> Store:
 def _accept(store: Store, asked: Asked, process: UUID) -> Accepted:
     try:
         with transaction.atomic():
+            caller = msgspec.structs.replace(asked.caller, visitor=owner(asked.caller.visitor))
+            asked = msgspec.structs.replace(asked, caller=caller)
             return store.accept(asked, process)
     except (IntegrityError, HistoryError) as error:
         if repeated := _accepted(asked.caller, asked.request_id):

@@ -38,6 +38,18 @@ class Migration(migrations.Migration):
                         settings.AUTH_USER_MODEL, blank=True, null=True, on_delete=CASCADE, related_name="visitor"
                     ),
                 ),
+                (
+                    "became",
+                    link(
+                        "chat.visitor",
+                        blank=True,
+                        editable=False,
+                        help_text="The account's visitor, if this browser's was another one when it signed in; "
+                        "its rows went there.",
+                        null=True,
+                        related_name="+",
+                    ),
+                ),
                 ("created", models.DateTimeField(auto_now_add=True)),
             ],
         ),

@@ -18,6 +18,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
+from django.db.models.functions import Now
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
@@ -117,15 +118,21 @@ def _welcome(session: SessionBase) -> bool:
 def _of_account(user: Any, browser: UUID | None) -> UUID:
     """Return the account's visitor. The browser's own becomes it, or hands its rows over if the account has one."""
     account = Visitor.objects.filter(user=user).first()
-    browser = browser or uuid4()
-    own = Visitor.objects.filter(pk=browser).first() or Visitor(pk=browser)
+    own = None if browser is None else _locked(browser)
     if account is None:
-        account = own if own.user is None else Visitor()
+        account = Visitor() if own is None or own.user is not None else own
         account.user = user
         account.save()
-    elif own.user is None:
-        Conversation.objects.filter(visitor=own.pk).update(visitor=account)
+    elif own is not None and own.user is None:
+        Conversation.objects.filter(visitor=own).update(visitor=account)
         # The request ids were unique to the browser; they need not be among those of all the account's browsers.
-        Generation.objects.filter(visitor=own.pk).update(visitor=account, request_id=None)
-        Visitor.objects.filter(pk=own.pk).delete()
+        Generation.objects.filter(visitor=own).update(visitor=account, request_id=None)
+        # The row stays for a day, for the sockets that are still open: see chat.history.owners.
+        Visitor.objects.filter(pk=own.pk).update(became=account, created=Now())
     return account.pk
+
+
+def _locked(browser: UUID) -> Visitor:
+    """Return the browser's row, made if it had none, so that nothing is stored for it while it changes hands."""
+    Visitor.objects.get_or_create(pk=browser)
+    return Visitor.objects.select_for_update(no_key=True).get(pk=browser)

@@ -16,7 +16,7 @@ from chat.history.database.answers import DatabaseAnswers
 from chat.history.prompt import prompt
 from chat.history.titles import title_of
 from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo, as_json, from_json
-from chat.models import Conversation, Generation, Message, Visitor
+from chat.models import Conversation, Generation, Message
 
 
 def accepted(caller: Caller, row: Generation) -> Accepted:
@@ -76,19 +76,20 @@ def _generate(asked: Asked, process: UUID, question: Message, answer: Message) -
 
 
 def _ask(asked: Question) -> Message:
-    visitor, _ = Visitor.objects.get_or_create(pk=asked.caller.visitor)
-    conversation = _conversation(asked, visitor)
+    conversation = _conversation(asked)
     places = conversation.messages.values_list("role", "parent")
     parent = tree.parent_of(asked, conversation.head_id, lambda message: places.filter(pk=message).first())
     return conversation.messages.create(role=Message.Role.USER, text=asked.text, parent_id=parent)
 
 
-def _conversation(asked: Question, visitor: Visitor) -> Conversation:
+def _conversation(asked: Question) -> Conversation:
     if asked.conversation is None:
         title, settings = title_of(asked.text), as_json(asked.settings)
-        return visitor.conversations.create(title=title, updated=timezone.now(), settings=settings)
-    rows = visitor.conversations.select_for_update()  # so that no message of it is deleted meanwhile
-    conversation = rows.filter(pk=asked.conversation, deleted=None).first()
+        return Conversation.objects.create(
+            visitor_id=asked.caller.visitor, title=title, updated=timezone.now(), settings=settings
+        )
+    found = reading.theirs(asked.caller).select_for_update()  # so that no message of it is deleted meanwhile
+    conversation = found.filter(pk=asked.conversation).first()
     if conversation is None:
         raise NotFound
     return conversation

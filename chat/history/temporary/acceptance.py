@@ -20,7 +20,7 @@ from chat.history.temporary.reading import live
 from chat.history.temporary.sessions import load, opened
 from chat.history.titles import title_of
 from chat.history.values import Accepted, Asked, Caller, Continue, Question, Redo
-from chat.models import Generation, Visitor
+from chat.models import Generation
 
 
 def accepted(caller: Caller, row: Generation) -> Accepted:
@@ -39,8 +39,9 @@ def accept(asked: Asked, process: UUID) -> Accepted:
         answer = _ask(asked, chat, now) if isinstance(asked, Question) else _again(asked, chat, now)
         answer.generations.append(asked.generation)
         chat.head, chat.updated = answer.id, now
-        visitor, _ = Visitor.objects.get_or_create(pk=asked.caller.visitor)
-        Generation.objects.create(pk=asked.generation, visitor=visitor, request_id=asked.request_id, process=process)
+        Generation.objects.create(
+            pk=asked.generation, visitor_id=asked.caller.visitor, request_id=asked.request_id, process=process
+        )
         bound(chats, answer)
         return msgspec.structs.replace(
             _accepted(asked.caller, asked.generation, chat, answer),

@@ -24,6 +24,7 @@ from chat.consumers import ChatConsumer
 from chat.history.values import Caller
 from chat.turns.registry import Turns
 from chat.visitors import identity
+from llm.events import Finished
 from tests.chat.conftest import Connect, Socket
 from tests.chat.doubles import ScriptedController, Timers
 
@@ -234,6 +235,9 @@ async def test_signing_in_hands_the_rows_over_and_the_answer_goes_on(
         await controller.tickets[1].say("Still here")
         while (await again.next()).get("text") != "Still here":
             pass
+    async with own.socket() as list_only:  # its end is told to the account
+        await controller.tickets[1].tell(Finished(reason="stop"))
+        await list_only.until("conversation.changed", conversation=accepted["conversation"])
 
 
 async def test_asked_while_it_asks_it_asks_once_more() -> None:

@@ -84,7 +84,22 @@ def test_signing_in_elsewhere_hands_the_rows_to_the_account(client: Client, hist
     assert visit(other) == account
     assert Conversation.objects.filter(visitor=account).count() == 2
     assert sorted(Generation.objects.values_list("request_id", flat=True), key=str) == [None, "f"]
-    assert not Visitor.objects.filter(pk=anonymous).exists()
+    accept(history, anonymous, request_id="g")  # by a socket that is still the browser's
+    assert Conversation.objects.filter(visitor=account).count() == 3
+    assert set(Generation.objects.values_list("visitor", flat=True)) == {account}
+
+
+def test_what_is_asked_first_in_the_moment_of_a_sign_in_is_the_accounts(client: Client, history: History) -> None:
+    user = User.objects.create_user("ada", password="x")
+    client.force_login(user)
+    account = visit(client)
+    other = Client()
+    anonymous = visit(other)
+    other.force_login(user)
+    for _ in range(2):  # and the frame may come twice
+        accept(history, anonymous, request_id="f")
+    assert Conversation.objects.get().visitor_id == account
+    assert visit(other) == account
 
 
 def test_signing_out_leaves_the_account_and_another_account_gets_nothing(client: Client, history: History) -> None:
