@@ -17,7 +17,7 @@ from llm.backends.base import Backend, End, Job, Piece, Prepared
 from llm.conf import Settings
 from llm.errors import RequestError
 from llm.event_stream import EventStream
-from llm.events import Delta, Event, Finished, Queued, Started, Timings, Usage
+from llm.events import Delta, Event, Finished, FinishReason, Queued, Started, Timings, Usage
 from llm.request import GenerationRequest
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Generation:
         self._ended: asyncio.Future[End] = loop.create_future()
         self._last_place: tuple[int, int] | None = None
         self._timeout: tuple[str, str] | None = None
+        self._interrupted = False
         self._timer = loop.call_later(
             limits.queue_timeout, self._time_out, "queue_timeout", "Nobody could answer in time."
         )
@@ -116,7 +117,21 @@ class Generation:
         if self._job is not None:
             self._job.cancel()
         elif self._push is None or self.place is Place.WAITING:
+            self.outcome = self._cancelled_as
             self._owner.give_back(self)
+
+    def interrupt(self) -> None:
+        """Cancel it because whoever asked for it is gone, not because they wanted that."""
+        if not self._cancelled.done():
+            self._interrupted = True
+            self.cancel()
+
+    @property
+    def _cancelled_as(self) -> FinishReason:
+        """The reason that a cancelled request ends with."""
+        if self._timeout is not None:
+            return "timeout"
+        return "interrupted" if self._interrupted else "cancelled"
 
     def _time_out(self, code: str, message: str) -> None:
         if not self._cancelled.done():
@@ -150,9 +165,9 @@ class Generation:
             end = End(reason="error", usage=Usage(), code="error", message="The model failed on this request.")
         finally:
             self._timer.cancel()
-            if self._timeout is not None and end.reason == "cancelled":
-                code, message = self._timeout
-                end = msgspec.structs.replace(end, reason="timeout", code=code, message=message)
+            if end.reason == "cancelled":
+                code, message = self._timeout or (end.code, end.message)
+                end = msgspec.structs.replace(end, reason=self._cancelled_as, code=code, message=message)
             self._owner.charge(self, end.usage.prompt_tokens - end.usage.cached_tokens)
             self.usage, self.outcome = end.usage, end.reason
             self._owner.give_back(self)

@@ -55,7 +55,7 @@ class Connection:
             log.exception("a client sent what makes no sense")
         finally:
             for generation in self._generations.values():
-                generation.cancel()
+                generation.interrupt()
             self.close()
 
     def send(self, frame: wire.ServiceFrame) -> None:

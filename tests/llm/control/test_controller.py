@@ -417,6 +417,7 @@ async def test_waiting_too_long_ends_with_its_own_code(
     advance(31.0)
     end = await until(waiting, Finished)
     assert (end.reason, end.code) == ("timeout", "queue_timeout")
+    assert (await controller.stats()).finished == {"timeout": 1}
     assert await numbers(controller) == (1, 0)
     assert backend.jobs[0].cancels == 0
 

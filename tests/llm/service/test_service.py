@@ -153,6 +153,7 @@ async def test_client_that_dies_gives_its_places_back(client: NewClient) -> None
     assert kinds == ["Queued", "Started"]
     events = [event async for event in held]
     assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
+    assert (await two.stats()).finished == {"interrupted": 1}  # nobody cancelled it
 
 
 async def started(client: ServiceClient, text: str = "hello") -> EventStream:
