@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from llm.events import Status
 from llm.sampling import SamplingParams
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float | None], None]
 """progress(what is being done, 0 to 1 or None): tells how a model loads; may be called from any thread."""
@@ -26,9 +29,15 @@ class ModelStatus:
         return lambda: self._callbacks.remove(callback) if callback in self._callbacks else None
 
     def _set_status(self, status: Status) -> None:
-        """Set the status and call the callbacks. Does nothing if the status is unchanged."""
+        """Set the status and call the callbacks. Does nothing if the status is unchanged.
+
+        A callback that fails is logged: neither the other ones nor whoever sets the status are concerned.
+        """
         if status == self.status:
             return
         self.status = status
         for callback in tuple(self._callbacks):
-            callback(status)
+            try:
+                callback(status)
+            except Exception:
+                logger.exception("Whoever follows the model's status failed to take it")

@@ -15,9 +15,12 @@ import msgspec
 
 from llm.conf import Settings
 from llm.errors import ConfigurationError
+from llm.service import sockets
 
 LONGEST = 100
 """Bytes of a unix socket's longest path: 108 on Linux, 104 on macOS, one of them the final NUL."""
+
+CONNECT_SECONDS = 10.0
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -34,33 +37,43 @@ class Address(msgspec.Struct, frozen=True):
         return f"unix:{self.path}" if self.path is not None else f"tcp://{self.host}:{self.port}"
 
     async def connect(self) -> Streams:
-        """Connect to the service. Raises OSError if nobody listens."""
-        if self.path is not None:
-            return await asyncio.open_unix_connection(self.path)
-        return await asyncio.open_connection(self.host, self.port)
+        """Connect to the service. Raises OSError if nobody listens; TimeoutError, which is one, if nobody answers."""
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if self.path is not None:
+                return await asyncio.open_unix_connection(self.path)
+            streams = await asyncio.open_connection(self.host, self.port)
+        sockets.notice_lost_peers(streams[1].get_extra_info("socket"))
+        return streams
 
     @contextlib.asynccontextmanager
     async def listen(self, accept: Accept) -> AsyncIterator[None]:
-        """Listen within the context and hand connections to `accept`. Only its owner may use a unix socket."""
+        """Listen within the context and hand connections to `accept`. Only its owner may use a unix socket.
+
+        Raises OSError, whose text is one line. A unix socket that a dead process of the same user left is replaced;
+        where anything else is, or somebody listens, it stays.
+        """
         if self.path is None:
             server = await asyncio.start_server(accept, self.host, self.port)
+            for listening in server.sockets:
+                sockets.notice_lost_peers(listening)  # those that are accepted inherit it
             try:
                 yield
             finally:
                 server.close()
             return
-        self.path.unlink(missing_ok=True)  # left by one that was killed: who listens here has made sure of that
-        mask = os.umask(0o077)
-        server = await asyncio.start_unix_server(accept, self.path)
-        os.umask(mask)
+        bound = sockets.bound(self.path)
         inode = self.path.stat().st_ino
         try:
-            yield
+            server = await asyncio.start_unix_server(accept, sock=bound)
+            try:
+                yield
+            finally:
+                server.close()
         finally:
-            server.close()
             with contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_ino == inode:  # else a successor has already put its own there
+                if self.path.stat().st_ino == inode:  # else somebody has put another one there
                     self.path.unlink()
+            bound.close()
 
 
 def parse(text: str) -> Address:
@@ -95,6 +108,6 @@ def _own_socket(settings: Settings) -> Path:
     digest = hashlib.sha256(os.fsencode(settings.var_path)).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"chatstream-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else")
     return folder / "llm.sock"

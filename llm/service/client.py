@@ -13,8 +13,10 @@ import itertools
 import logging
 import os
 import signal
+import time
 import weakref
 from collections.abc import AsyncIterator
+from typing import TypeGuard
 
 import msgspec
 
@@ -30,8 +32,15 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
 """Seconds that an admission may take before the visitor is told that the model is not reachable."""
-BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds before the service is looked for, and started, again."""
+HELLO_SECONDS = 60.0
+"""Seconds in which a service has to answer a new client, even while it loads."""
+BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before the service is looked for, and started, again; the longer, the more often that was in vain."""
+STEADY_SECONDS = 30.0
+"""Seconds that a model has to be ready, or its end counts as one more start in vain."""
+ABSENT_SECONDS = 1.0
+"""The longest of these waits where only a look costs something: another one starts the service."""
+REPLACEMENTS = 10
 
 
 class ServiceClient(ModelStatus):
@@ -45,6 +54,8 @@ class ServiceClient(ModelStatus):
         self._keeper: asyncio.Task[None] | None = None
         self._orphans: list[ServiceTicket] = []
         self._reruns: set[asyncio.Task[None]] = set()
+        self._ready_at: float | None = None
+        """When the service of the present link said that its model is ready."""
 
     def connect(self) -> None:
         """Begin to find or start the service, and keep at it; `status` tells the progress. Idempotent."""
@@ -79,7 +90,7 @@ class ServiceClient(ModelStatus):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
-        self._abandon()
+        self._give_up("The site is being stopped.")
         self._set_status(Status(state="down"))
 
     async def _linked(self) -> Link:
@@ -93,24 +104,33 @@ class ServiceClient(ModelStatus):
         """Connect, serve the link until it breaks, and connect again. End only when that is hopeless."""
         failures = 0
         while True:
+            longest, self._ready_at = BACKOFF[-1], None
             try:
                 await self._serve_one_link()
-                failures = 0
             except ConfigurationError as error:
                 self._set_status(Status(state="failed", message=str(error)))
-                self._give_up()
+                self._give_up("The model cannot be loaded; the operator has to look at the log.")
                 return
             except (LLMError, OSError, msgspec.DecodeError) as error:
                 log.warning("the llm service is not reachable: %s", error)
                 self._set_status(Status(state="down", message=str(error)))
-            await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                longest = ABSENT_SECONDS if isinstance(error, launch.NobodyListens) else longest
+            except Exception:
+                log.exception("the link to the llm service failed")
+                self._set_status(Status(state="down", message="The model's process cannot be reached."))
+            failures = 0 if self._was_steady() else failures
+            await asyncio.sleep(min(longest, BACKOFF[min(failures, len(BACKOFF) - 1)]))
             failures += 1
 
-    def _give_up(self) -> None:
+    def _was_steady(self) -> bool:
+        """Return whether the last service has served for a while, so that it need not be waited for."""
+        return self._ready_at is not None and time.monotonic() - self._ready_at >= STEADY_SECONDS
+
+    def _give_up(self, message: str) -> None:
         """Fail everything that waits for a link."""
         self._abandon()
         if self._link is not None and not self._link.done():
-            self._link.set_exception(Unavailable("The model cannot be loaded; the operator has to look at the log."))
+            self._link.set_exception(Unavailable(message))
             self._link.exception()  # seen: there may be nobody waiting
 
     async def _serve_one_link(self) -> None:
@@ -122,8 +142,7 @@ class ServiceClient(ModelStatus):
             self._run_orphans(link)
             async for frame in link.frames():
                 if isinstance(frame, wire.StatusChanged):
-                    self.model, self.defaults = frame.model, frame.defaults
-                    self._set_status(frame.status)
+                    self._told(frame)
                     self._run_orphans(link)
         finally:
             guard.cancel()
@@ -135,12 +154,19 @@ class ServiceClient(ModelStatus):
         log.warning("the llm service is gone (%s); it is looked for again, or started", _in_words(code))
         self._set_status(Status(state="down", message="The model's process ended."))
 
+    def _told(self, frame: wire.Hello | wire.StatusChanged) -> None:
+        """Take what the service says of its model."""
+        self.model, self.defaults = frame.model, frame.defaults
+        if frame.status.state == "ready" and self._ready_at is None:
+            self._ready_at = time.monotonic()
+        self._set_status(frame.status)
+
     async def _guard(self, link: Link) -> None:
         await link.guard(self._settings.stall_seconds / 4, self._patience, kills=not self._settings.service)
 
     def _patience(self) -> float:
-        """Return the seconds of silence allowed; more while loading, as importing torch holds the GIL for seconds."""
-        return self._settings.stall_seconds * (10 if self.status.state == "loading" else 1)
+        """Return the seconds of silence allowed; more while the model loads."""
+        return self._settings.stall_seconds * (launch.LOADING_PATIENCE if self.status.state == "loading" else 1)
 
     def _revive(self, ticket: ServiceTicket) -> None:
         """Keep a request that a death has hit before its first text, so that it runs again when the model is back."""
@@ -173,32 +199,41 @@ class ServiceClient(ModelStatus):
             task.add_done_callback(self._reruns.discard)
 
     async def _open(self) -> tuple[Link, launch.ServiceProcess | None]:
-        """Return a link to a service with these settings; one with other settings is replaced if nobody uses it."""
-        for _ in range(10):
+        """Return a link to a service with these settings; one with other settings is replaced if nobody uses it.
+
+        Raises ConfigurationError, Unavailable, OSError, msgspec.DecodeError.
+        """
+        for _ in range(REPLACEMENTS):
             (reader, writer), process = await launch.connect_or_start(self._settings)
             link = Link(reader, writer)
             try:
-                hello = await link.hello(self._settings.service_token)
+                hello = await link.hello(self._settings.service_token, HELLO_SECONDS, kills=not self._settings.service)
+                if self._fits(hello):
+                    self._told(hello)
+                    return link, process
+                await link.retire()
             except BaseException:
                 link.close()
                 raise
-            if hello is None:  # it was ending, or the token is not its own
-                link.close()
-                continue
-            same = hello.fingerprint == self._settings.fingerprint or bool(self._settings.service)
-            if hello.protocol == wire.PROTOCOL and same:
-                self.model, self.defaults = hello.model, hello.defaults
-                self._set_status(hello.status)
-                return link, process
-            link.close() if hello.others else await link.retire()
-            if hello.others:
-                raise ConfigurationError(
-                    f"an llm service with other settings (pid {hello.pid}) is in use for {self._settings.var}; "
-                    "stop the processes that use it or set another CHATSTREAM_VAR"
-                )
-        if self._settings.service:
-            raise Unavailable(f"{self._settings.service} does not let this client in; see LLM_SERVICE_TOKEN.")
-        raise Unavailable("The model's process ends as soon as it starts.")
+        raise Unavailable("Other sites that share this var start the model with other settings, over and over.")
+
+    def _fits(self, hello: wire.Hello | None) -> TypeGuard[wire.Hello]:
+        """Return whether the service can be used, else it is to be replaced. Raises Unavailable, ConfigurationError."""
+        service = self._settings.service
+        if hello is None and service:
+            raise Unavailable(f"{service} does not let this client in; see LLM_SERVICE_TOKEN, and the service's log.")
+        if hello is None:
+            raise Unavailable("The model's process was ending.")
+        if hello.protocol == wire.PROTOCOL and (service or hello.fingerprint == self._settings.fingerprint):
+            return True
+        if service:
+            raise Unavailable(f"{service} is of another version than this process.")
+        if hello.others:
+            raise ConfigurationError(
+                f"an llm service with other settings (pid {hello.pid}) is in use for {self._settings.var}; "
+                "stop the processes that use it or set another CHATSTREAM_VAR"
+            )
+        return False
 
 
 @contextlib.asynccontextmanager

@@ -15,12 +15,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from llm.errors import Unavailable
+from llm.errors import InvalidRequest, Unavailable
 from llm.events import Event, Finished
 from llm.request import GenerationRequest
-from llm.service import wire
+from llm.service import sockets, wire
 
 log = logging.getLogger(__name__)
+
+RETIRE_SECONDS = 10.0
+"""Seconds that a service has to end; it takes fewer, whatever its other clients do."""
 
 Answer = wire.Admitted | wire.Refused | wire.StatsReply
 
@@ -45,18 +48,29 @@ class Link:
         self._receivers: dict[int, Receiver] = {}
         self._heard_at = time.monotonic()
         self._pid = 0
+        """The service's process, if it is one of those that can be seen from here."""
 
     @property
     def open(self) -> bool:
         return not self._writer.is_closing()
 
-    async def hello(self, token: str) -> wire.Hello | None:
-        """Log in and return the service's first frame, None if the service left without one."""
+    async def hello(self, token: str, within: float, *, kills: bool) -> wire.Hello | None:
+        """Log in and return the service's first frame, None if the service left without one.
+
+        One that has not answered `within` seconds is taken for hung, as `guard` does. Raises msgspec.DecodeError.
+        """
+        self._pid = sockets.peer_pid(self._writer.get_extra_info("socket"))
         self.send(wire.Login(token))
-        frame = await anext(self._frames, None)
+        try:
+            async with asyncio.timeout(within):
+                frame = await anext(self._frames, None)
+        except TimeoutError:
+            self._end_silent(within, kills=kills)
+            return None
         if not isinstance(frame, wire.Hello):
             return None
-        self._pid = frame.pid
+        if sockets.TOLD_ONLY:
+            self._pid = frame.pid
         return frame
 
     async def frames(self) -> AsyncIterator[wire.ServiceFrame]:
@@ -85,41 +99,66 @@ class Link:
         while True:
             await asyncio.sleep(every)
             if (silent := time.monotonic() - self._heard_at) > patience():
-                log.warning("the llm service (pid %d) has said nothing for %.0f s", self._pid, silent)
-                if kills:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self._pid, signal.SIGKILL)
-                self._writer.transport.abort()
+                self._end_silent(silent, kills=kills)
                 return
             self.send(wire.Ping())
 
+    def _end_silent(self, seconds: float, *, kills: bool) -> None:
+        """Break the connection to a service that hangs; with `kills`, end its process."""
+        log.warning(
+            "the llm service (pid %s) has said nothing for %.0f s", self._pid or "not of this container", seconds
+        )
+        self._writer.transport.abort()
+        if kills and self._pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; it is another user's
+                os.kill(self._pid, signal.SIGKILL)
+
     def ask(self, question: wire.Admit | wire.GetStats) -> asyncio.Future[Answer]:
-        """Send a question at once. Its answer is a future that raises Unavailable if the connection breaks first."""
+        """Send a question at once. Its answer is a future.
+
+        The future raises Unavailable if the connection breaks first, InvalidRequest if the question cannot be sent.
+        """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if self.open:
-            self._asked[question.id] = answer
-            self.send(question)
-        else:
+        if not self.open:
             answer.set_exception(Unavailable("The model's process ended."))
+            return answer
+        try:
+            self.send(question)
+        except wire.Unsendable as error:
+            answer.set_exception(InvalidRequest(str(error)))
+        else:
+            self._asked[question.id] = answer
         return answer
 
     def run(self, number: int, request: GenerationRequest, receiver: Receiver) -> None:
-        if self.open:
-            self._receivers[number] = receiver
-            self.send(wire.Run(number, request))
-        else:
+        """Run the request at the place `number`. One that cannot be sent ends at once, and its place is given back."""
+        if not self.open:
             receiver.lost()
+            return
+        try:
+            self.send(wire.Run(number, request))
+        except wire.Unsendable as error:
+            self.send(wire.Cancel(number))
+            receiver.receive(Finished(reason="error", code=InvalidRequest.code, message=str(error)))
+        else:
+            self._receivers[number] = receiver
 
     def send(self, frame: wire.ClientFrame) -> None:
+        """Send a frame, if there is still somebody to send it to. Raises Unsendable."""
         if self.open:
             self._writer.write(wire.encode(frame))
 
     async def retire(self) -> None:
-        """Ask the service to end, and wait until it has left."""
-        self.send(wire.Retire())
-        async for _ in self._frames:
-            pass
-        self.close()
+        """Ask the service to end, and wait until it has left, or does not."""
+        try:
+            self.send(wire.Retire())
+            async with asyncio.timeout(RETIRE_SECONDS):
+                async for _ in self._frames:
+                    pass
+        except TimeoutError:
+            log.warning("the llm service (pid %d) was asked to end and has not left", self._pid)
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._writer.close()

@@ -22,7 +22,7 @@ import msgspec
 from llm.backends.base import Backend
 from llm.conf import Settings
 from llm.control.controller import GenerationController
-from llm.errors import ConfigurationError
+from llm.errors import ConfigurationError, one_line
 from llm.events import Status
 from llm.service import wire
 from llm.service.address import Address, service_address
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 5.0
 """Seconds that the service stays after its last client left: long enough for a site that restarts."""
 FIRST_CLIENT_SECONDS = 60.0
+END_SECONDS = 2.0
+"""Seconds at the end that clients have to take what was sent to them, and that the backend has to leave its work."""
+MAX_STRANGERS = 64
+"""Connections that have not logged in yet. Of more the oldest is cut off: who knows the token says so at once."""
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -61,6 +65,7 @@ class Service:
         self._stays = stays
         self.controller = GenerationController(make_backend(settings), settings)
         self._connections: set[Connection] = set()
+        self._strangers: dict[Connection, None] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._idle: asyncio.TimerHandle | None = None
@@ -76,17 +81,37 @@ class Service:
             loading = asyncio.create_task(self._load())
             with self._told_to_systemd():
                 code = await self._ended
-        for connection in tuple(self._connections):
-            connection.close()
-        if self._handlers:
-            await asyncio.wait(self._handlers)
+        await self._part()
         if loading.done():
-            await self.controller.aclose()
+            await self._close_controller()
         return code
 
     def stop(self, code: int = 0) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
+
+    async def _part(self) -> None:
+        """Leave all clients; those that do not take what was sent to them are cut off."""
+        for stranger in self._strangers:
+            stranger.abort()
+        connections = tuple(self._connections)
+        for connection in connections:
+            connection.close()
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=END_SECONDS)
+        for connection in connections:
+            connection.abort()
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=END_SECONDS)
+
+    async def _close_controller(self) -> None:
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self.controller.aclose()
+        except TimeoutError:
+            log.warning("The model is in the middle of a step; the process ends all the same")
+        except Exception:
+            log.exception("The controller could not be closed")
 
     @contextlib.contextmanager
     def _told_to_systemd(self) -> Iterator[None]:
@@ -124,10 +149,23 @@ class Service:
         self._handlers.add(handler)
         handler.add_done_callback(self._handlers.discard)
         connection = Connection(self.controller, reader, writer, self._retire)
-        if await connection.knows(self._settings.service_token):
+        if await self._knows(connection):
             await self._serve(connection)
         else:
             connection.close()
+
+    async def _knows(self, connection: Connection) -> bool:
+        """Let a client in, or not. However many come and say nothing, those that can say something are heard."""
+        self._strangers[connection] = None
+        if len(self._strangers) > MAX_STRANGERS:
+            log.warning("%d clients have not logged in yet; the oldest is cut off", len(self._strangers))
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
+        try:
+            return await connection.knows(self._settings.service_token)
+        finally:
+            self._strangers.pop(connection, None)
 
     async def _serve(self, connection: Connection) -> None:
         if self._idle is not None:
@@ -173,8 +211,9 @@ class Service:
 
 def _tell_starter(line: str) -> None:
     """Print the one line that `llm.service.launch` reads. Nobody reads further, so later output goes to the log."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # who started this is gone; others of the site may use it
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
@@ -198,3 +237,6 @@ def main() -> None:
     except (msgspec.DecodeError, ConfigurationError) as error:
         _tell_starter(str(error))
         sys.exit(os.EX_CONFIG)
+    except OSError as error:
+        _tell_starter(one_line(error))
+        sys.exit(os.EX_OSERR)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from llm.errors import one_line
 from llm.events import Event, Stats, Status
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
@@ -22,7 +23,19 @@ Frame = TypeVar("Frame")
 
 PROTOCOL = 1
 MAX_FRAME = 64 * 1024 * 1024
-"""Bytes of the largest frame; far above any conversation, so that only a broken peer meets it."""
+"""Bytes of the largest frame. Both ends look before they send: a larger one is the failure of its request alone."""
+MAX_LOGIN = 64 * 1024
+"""Bytes of the largest first frame of a client, which has shown no token yet; LLM_SERVICE_TOKEN is far shorter."""
+
+
+class Unsendable(Exception):
+    """Raised when a frame is too large, or has a value that MessagePack cannot express; nothing was sent then."""
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """What every frame about a request has, whatever else is wrong with it."""
+
+    id: int
 
 
 class Login(msgspec.Struct, frozen=True, tag=True):
@@ -119,23 +132,45 @@ ServiceFrame = Hello | Admitted | Refused | Events | Pong | StatsReply | StatusC
 
 _encoder = msgspec.msgpack.Encoder()
 _length = struct.Struct(">I")
+_numbered = msgspec.msgpack.Decoder(Numbered)
 client_frames: msgspec.msgpack.Decoder[ClientFrame] = msgspec.msgpack.Decoder(ClientFrame)
 service_frames: msgspec.msgpack.Decoder[ServiceFrame] = msgspec.msgpack.Decoder(ServiceFrame)
 
 
 def encode(frame: ClientFrame | ServiceFrame) -> bytes:
-    body = _encoder.encode(frame)
+    """Return the frame behind its length. Raises Unsendable."""
+    try:
+        body = _encoder.encode(frame)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unsendable(one_line(error)) from error
+    if len(body) > MAX_FRAME:
+        raise Unsendable(f"It takes {len(body)} bytes; {MAX_FRAME} can be sent at once.")
     return _length.pack(len(body)) + body
 
 
+def number_of(body: bytes) -> int | None:
+    """Return the number of the request that a frame is about, whose other fields may be wrong; None if it has none."""
+    try:
+        return _numbered.decode(body).id
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+async def read_body(reader: asyncio.StreamReader, limit: int = MAX_FRAME) -> bytes | None:
+    """Return the next frame, None if the other end is gone, in whatever way.
+
+    Raises msgspec.DecodeError for a frame of more than `limit` bytes, before it is read.
+    """
+    try:
+        (length,) = _length.unpack(await reader.readexactly(_length.size))
+        if length > limit:
+            raise msgspec.DecodeError(f"a frame of {length} bytes, of at most {limit}")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, OSError):
+        return None
+
+
 async def read_frames(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[Frame]) -> AsyncIterator[Frame]:
-    """Yield frames until the other end is gone, in whatever way. Raises msgspec.DecodeError for broken ones."""
-    while True:
-        try:
-            (length,) = _length.unpack(await reader.readexactly(_length.size))
-            if length > MAX_FRAME:
-                raise msgspec.DecodeError(f"a frame of {length} bytes")
-            body = await reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+    """Yield frames until the other end is gone. Raises msgspec.DecodeError for broken ones."""
+    while (body := await read_body(reader)) is not None:
         yield decoder.decode(body)

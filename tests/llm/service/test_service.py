@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -19,80 +18,13 @@ import pytest
 from llm.backends.synthetic import synthetic_text
 from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
-from llm.event_stream import EventStream
-from llm.events import Delta, Event, Finished, Queued, Started, Status
+from llm.events import Delta, Event, Finished, Queued, Started
 from llm.sampling import DEFAULTS
-from llm.service import wire
-from llm.service.address import LONGEST, service_address
-from llm.service.client import ServiceClient
+from llm.service.address import LONGEST
 from llm.service.launch import connect
 from tests.llm.scripted import request
+from tests.llm.service.clients import NewClient, answer, becomes, end_service, hello, path_of, started, text_of
 from tests.server import ROOT
-
-NewClient = Callable[..., ServiceClient]
-
-
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[NewClient]:
-    """Makes clients of a service of this test's own; both end with the test."""
-    made: list[ServiceClient] = []
-    settings: list[Settings] = []
-
-    def make(**values: object) -> ServiceClient:
-        values = {"backend": "synthetic", "synthetic_rate": 200.0, "var": str(tmp_path), **values}
-        settings.append(Settings(**values))  # type: ignore[arg-type]
-        made.append(ServiceClient(settings[-1]))
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.aclose()
-    for one in settings:
-        if not one.service:
-            await end_service(one)
-
-
-async def end_service(settings: Settings) -> None:
-    """Do not wait out its last five seconds."""
-    if (streams := await connect(settings)) is not None:
-        reader, writer = streams
-        writer.write(wire.encode(wire.Login("")) + wire.encode(wire.Retire()))
-        await reader.read()
-        writer.close()
-
-
-def path_of(settings: Settings) -> Path:
-    path = service_address(settings).path
-    assert path is not None
-    return path
-
-
-async def becomes(client: ServiceClient, state: str) -> Status:
-    changed = asyncio.Event()
-    stop = client.on_status(lambda status: changed.set())
-    client.connect()
-    async with asyncio.timeout(60):
-        while client.status.state != state:
-            changed.clear()
-            await changed.wait()
-    stop()
-    return client.status
-
-
-async def hello(settings: Settings) -> wire.Hello:
-    streams = await connect(settings)
-    assert streams is not None
-    reader, writer = streams
-    writer.write(wire.encode(wire.Login("")))
-    frame = await anext(wire.read_frames(reader, wire.service_frames))
-    writer.close()
-    assert isinstance(frame, wire.Hello)
-    return frame
-
-
-async def answer(client: ServiceClient, text: str = "hello") -> list[Event]:
-    async with (await client.admit("ada")).run(request(text)) as events:
-        return [event async for event in events]
 
 
 async def test_answer_arrives_whole_through_the_socket(client: NewClient) -> None:
@@ -154,18 +86,6 @@ async def test_client_that_dies_gives_its_places_back(client: NewClient) -> None
     events = [event async for event in held]
     assert (events[-1].reason, events[-1].code) == ("error", "unavailable")
     assert (await two.stats()).finished == {"interrupted": 1}  # nobody cancelled it
-
-
-async def started(client: ServiceClient, text: str = "hello") -> EventStream:
-    """A generation that has its place and has said nothing yet."""
-    stream = (await client.admit("ada")).run(request(text))
-    while not isinstance(await anext(stream), Started):
-        pass
-    return stream
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Delta))
 
 
 async def test_death_ends_what_has_streamed_and_the_service_comes_back(
