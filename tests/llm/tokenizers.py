@@ -55,7 +55,7 @@ def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def stripping() -> PreTrainedTokenizerFast:
-    """As Phi 3 and Mistral 7B v0.3: control tokens take the blanks beside them, only a prompt's first word has a `▁`."""
+    """As Phi 3: control tokens take the blanks beside them, and only the first word of a prompt has a `▁`."""
     tokens = [*SPECIAL, "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz.,!?<>|_/[]{}ABCDEFGHIKLMNOPRSTUVWY0123456789:\n"]
     tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, [], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)

@@ -23,8 +23,8 @@ from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
 from tests.llm.backends.test_local import Answer, asked, ignore
 from tests.llm.models import CONTEXT, FAMILIES, OTHERS, VOCABULARY, generated, tiny
-from tests.llm.tokenizers import byte_level
 from tests.llm.prompts.rendered import GREEDY
+from tests.llm.tokenizers import byte_level
 
 
 def prompt(length: int) -> list[int]:
