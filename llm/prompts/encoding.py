@@ -36,9 +36,6 @@ class Encoder:
         fast = getattr(tokenizer, "backend_tokenizer", None) is not None
         self._lock: AbstractContextManager[Any] = nullcontext() if fast else threading.Lock()
         self._aliases = Aliases(tokenizer, control) if fast and control else None
-        self._tokens(
-            "", False
-        )  # a first call may change the tokenizer: the truncation that its file asks for is undone
 
     def encode(self, build: Build, system: str, messages: Sequence[ChatMessage]) -> tuple[list[int], ChatPrompt]:
         """Return the tokens of the prompt that `build` makes, and that prompt."""
