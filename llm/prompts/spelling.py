@@ -8,7 +8,7 @@ the texts as they are, whatever they do with them. The module knows no token ids
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from llm.request import ChatMessage
@@ -29,8 +29,8 @@ class Spelling:
     """Finds the control tokens of one tokenizer, the longest at each place, in texts and in rendered prompts."""
 
     def __init__(self, control: Iterable[str]) -> None:
-        tokens = sorted(control, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, tokens)) or "(?!)")
+        tokens = set(control)
+        self._pattern = re.compile(one_of(tokens) or "(?!)")
         self._characters = "".join(sorted({character for token in tokens for character in token if character.strip()}))
 
     def spelled(self, texts: Iterable[str]) -> bool:
@@ -78,6 +78,17 @@ class Marked(NamedTuple):
 
     texts: list[str]
     marks: dict[int, int]
+
+
+def one_of(strings: Collection[str]) -> str:
+    """Return a pattern that matches the longest of the strings, letter by letter: some tokenizers have thousands."""
+    tails: dict[str, list[str]] = {}
+    for string in filter(None, strings):
+        tails.setdefault(string[0], []).append(string[1:])
+    branches = "|".join(re.escape(letter) + one_of(rest) for letter, rest in tails.items())
+    if len(tails) > 1 or (tails and "" in strings):
+        branches = f"(?:{branches})"
+    return f"{branches}?" if tails and "" in strings else branches
 
 
 def with_texts(messages: Sequence[ChatMessage], texts: Iterable[str]) -> list[ChatMessage]:
