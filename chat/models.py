@@ -121,6 +121,9 @@ class Generation(models.Model):
     prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
     cached_tokens = models.PositiveIntegerField(null=True, blank=True)
     completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    left_out_turns = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Turns of the conversation that were not in the prompt, the oldest."
+    )
     queue_time = models.FloatField(null=True, blank=True, help_text="Seconds in the queue.")
     ttft = models.FloatField("time to first text", null=True, blank=True, help_text="Seconds since the message came.")
     decode_time = models.FloatField(null=True, blank=True, help_text="Seconds from the first token to the last.")

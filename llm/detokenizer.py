@@ -23,7 +23,8 @@ class TextStream:
     """The text of one answer. `push` takes each token, `stopped` tells that a stop string was met.
 
     `before` are the tokens of a text that this one continues: some tokenizers write a word that begins a text without
-    the space before it.
+    the space before it. `shown` is the end of that text as its reader has it: a stop string or a replacement may begin
+    there. What is shown is not taken back: a stop string ends the answer then, and of a replacement comes the rest.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class TextStream:
         stop: Sequence[str] = (),
         replacements: Sequence[tuple[str, str]] = (),
         before: Sequence[int] = (),
+        shown: str = "",
     ) -> None:
         self._decode = token_decoder(tokenizer, before)
-        self._stop = StopStrings(stop)
-        self._replacers = [Replacer(old, new) for old, new in replacements if old]
+        self._stop = StopStrings(stop, shown)
+        self._replacers = [Replacer(old, new, shown) for old, new in replacements if old]
 
     @property
     def stopped(self) -> bool:
@@ -64,51 +66,66 @@ class TextStream:
         return text
 
 
-class StopStrings:
+class Held:
+    """Text that may be the beginning of one of some strings; its first characters may be shown already."""
+
+    def __init__(self, strings: Sequence[str], shown: str) -> None:
+        self._strings = tuple(dict.fromkeys(string for string in strings if string))
+        self._shown = held_back(shown, self._strings)
+        self._held = shown[len(shown) - self._shown :]
+
+    def flush(self) -> str:
+        return self._release(len(self._held))
+
+    def _certain(self) -> str:
+        """Release what cannot be the beginning of a string any more."""
+        return self._release(len(self._held) - held_back(self._held, self._strings))
+
+    def _release(self, border: int) -> str:
+        """Return what is held up to a border, without what is shown already."""
+        text, self._held = self._held[self._shown : border], self._held[border:]
+        self._shown = max(0, self._shown - border)
+        return text
+
+
+class StopStrings(Held):
     """Passes text on up to the first stop string and holds back only what may be the beginning of one."""
 
-    def __init__(self, strings: Sequence[str]) -> None:
-        self._strings = tuple(dict.fromkeys(string for string in strings if string))
-        self._held = ""
+    def __init__(self, strings: Sequence[str], shown: str = "") -> None:
+        super().__init__(strings, shown)
         self.met = False
 
     def push(self, text: str) -> str:
         if self.met:
             return ""
         self._held += text
-        found = [(at + len(s), at) for s in self._strings if (at := self._held.find(s)) >= 0]
-        if found:  # the one that is complete first, so that the result does not depend on token borders
-            self.met = True
-            _, at = min(found)
-            text, self._held = self._held[:at], ""
-            return text
-        return self._release(held_back(self._held, self._strings))
-
-    def flush(self) -> str:
-        return self._release(0)
-
-    def _release(self, keep: int) -> str:
-        border = len(self._held) - keep
-        text, self._held = self._held[:border], self._held[border:]
+        new = [(string, max(0, self._shown - len(string) + 1)) for string in self._strings]  # not all of it was shown
+        found = [(at + len(string), at) for string, start in new if (at := self._held.find(string, start)) >= 0]
+        if not found:
+            return self._certain()
+        self.met = True
+        _, at = min(found)  # the one that is complete first, so that the result does not depend on token borders
+        text = self._release(at)
+        self._held = ""
         return text
 
 
-class Replacer:
+class Replacer(Held):
     """Applies `str.replace` to a text that arrives in pieces."""
 
-    def __init__(self, old: str, new: str) -> None:
+    def __init__(self, old: str, new: str, shown: str = "") -> None:
+        super().__init__([old], shown)
         self._old, self._new = old, new
-        self._held = ""
 
     def push(self, text: str) -> str:
-        *complete, rest = (self._held + text).split(self._old)
-        border = len(rest) - held_back(rest, (self._old,))
-        self._held = rest[border:]
-        return self._new.join([*complete, rest[:border]])
-
-    def flush(self) -> str:
-        text, self._held = self._held, ""
-        return text
+        self._held += text
+        replaced = ""
+        while (at := self._held.find(self._old)) >= 0:
+            begun = self._held[at : self._shown]
+            rest = self._new[len(begun) :] if self._new.startswith(begun) else self._new
+            replaced += self._release(at) + rest
+            self._held, self._shown = self._held[len(self._old) :], 0
+        return replaced + self._certain()
 
 
 def held_back(text: str, strings: Sequence[str]) -> int:

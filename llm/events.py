@@ -20,11 +20,16 @@ State = Literal["loading", "ready", "degraded", "paused", "down", "failed"]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of tokens. `prompt_tokens` is the whole prompt, `cached_tokens` the part of it that needed no prefill."""
+    """Counts of tokens. `prompt_tokens` is the whole prompt, `cached_tokens` the part of it that needed no prefill.
+
+    `left_out_turns` is how many of the conversation's oldest turns are not in the prompt, since all of them did not
+    fit. It is a count of turns: a question and its answer.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    left_out_turns: int = 0
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +102,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     finished: dict[str, int] = msgspec.field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    left_out_turns: int = 0
+    """Old turns that did not fit in prompts, each time that one was left out."""
     kv_tokens: int = 0
     """Token places of KV memory, for running requests and kept prefixes; running ones have reserved `kv_reserved`."""
     kv_reserved: int = 0

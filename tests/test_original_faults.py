@@ -79,8 +79,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     # Prompts were cut by a formula that cut too much or nothing, the system prompt first.
     "C5": (
-        "llm/backends/test_local.py::test_the_oldest_turns_are_dropped_whole",
-        "llm/backends/test_local.py::test_what_cannot_fit_is_refused_with_the_numbers",
+        "llm/prompts/test_rendering.py::test_the_oldest_turns_are_dropped_whole",
+        "llm/prompts/test_rendering.py::test_what_cannot_fit_is_refused_with_the_numbers",
         "llm/backends/test_local.py::test_settings_that_cannot_work",
     ),
     # Two requests of one conversation wrote into each other.

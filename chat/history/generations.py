@@ -49,6 +49,7 @@ def end(generations: QuerySet[Generation], end: Finished) -> int:
         prompt_tokens=end.usage.prompt_tokens,
         cached_tokens=end.usage.cached_tokens,
         completion_tokens=end.usage.completion_tokens,
+        left_out_turns=end.usage.left_out_turns,
         queue_time=end.timings.queue_time,
         ttft=end.timings.ttft,
         decode_time=end.timings.decode_time,
@@ -81,6 +82,7 @@ def stored(row: Generation) -> StoredGeneration:
             prompt_tokens=row.prompt_tokens or 0,
             cached_tokens=row.cached_tokens or 0,
             completion_tokens=row.completion_tokens or 0,
+            left_out_turns=row.left_out_turns or 0,
         ),
         timings=Timings(
             queue_time=row.queue_time,

@@ -37,14 +37,15 @@ def _system(settings: ConversationSettings) -> tuple[ChatMessage, ...]:
 
 
 def _turns(said: Iterable[tuple[str, str]]) -> list[ChatMessage]:
-    """Leave out a question whose answer stayed empty.
+    """Return questions and answers by turns, without questions that have no answer, but for the last.
 
-    The model would see two questions in a row, which many chat templates refuse.
+    Many chat templates refuse two questions in a row.
     """
     turns: list[ChatMessage] = []
     for role, text in said:
-        if role == "assistant" and not text:
+        asked = bool(turns) and turns[-1].role == "user"
+        if asked and (role == "user" or not text):
             turns.pop()
-        else:
+        if role == "user" or (asked and text):
             turns.append(ChatMessage(cast(Role, role), text))
     return turns

@@ -125,6 +125,14 @@ class Migration(migrations.Migration):
                 ("prompt_tokens", models.PositiveIntegerField(blank=True, null=True)),
                 ("cached_tokens", models.PositiveIntegerField(blank=True, null=True)),
                 ("completion_tokens", models.PositiveIntegerField(blank=True, null=True)),
+                (
+                    "left_out_turns",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Turns of the conversation that were not in the prompt, the oldest.",
+                        null=True,
+                    ),
+                ),
                 ("queue_time", models.FloatField(blank=True, help_text="Seconds in the queue.", null=True)),
                 (
                     "ttft",

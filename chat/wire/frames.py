@@ -210,7 +210,8 @@ class GenerationSnapshot(ServerFrame, frozen=True, kw_only=True, tag="generation
 class GenerationFinished(ServerFrame, frozen=True, kw_only=True, tag="generation.finished"):
     """The end of a generation, sent when it is stored. `code` and `message` explain error, timeout and interrupted.
 
-    `model` is what answered, empty if nothing did.
+    `model` is what answered, empty if nothing did. `usage.left_out_turns` tells how many of the oldest turns of its
+    branch (a question and its answer each) the model was not shown, since all of them did not fit.
     """
 
     generation: UUID

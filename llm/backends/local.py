@@ -42,14 +42,14 @@ class LocalBackend:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._renderer: Renderer | None = None
+        self._longest = 0
         self._tokenizer: Any = None
         self._engine: EngineThread | None = None
         self._closed = False
 
     async def load(self, progress: Progress) -> ModelInfo:
-        loaded, engine, info = await computed(self._load, progress)
-        self._renderer = Renderer(self._settings, loaded, info.largest_need)
-        self._tokenizer = loaded.tokenizer
+        loaded, renderer, engine, info = await computed(self._load, progress)
+        self._renderer, self._longest, self._tokenizer = renderer, info.largest_need, loaded.tokenizer
         if not self._closed:
             stall_seconds = self._settings.stall_seconds
             if info.places == 1:  # a long prompt is one step there, and no step may take longer than an answer
@@ -57,21 +57,26 @@ class LocalBackend:
             self._engine = EngineThread(engine, asyncio.get_running_loop(), stall_seconds=stall_seconds)
         return info
 
-    def _load(self, progress: Progress) -> tuple[LoadedModel, Steps, ModelInfo]:
+    def _load(self, progress: Progress) -> tuple[LoadedModel, Renderer, Steps, ModelInfo]:
         loaded = load(self._settings, progress)
+        renderer = Renderer(self._settings, loaded)
+        return loaded, renderer, *self._engine_for(loaded, progress)
+
+    def _engine_for(self, loaded: LoadedModel, progress: Progress) -> tuple[Steps, ModelInfo]:
+        """Return the engine that a model can be run by, and what the site may know of it."""
         context = context_length(self._settings, loaded)
         progress("checking the model", None)
         try:
             computes, numbers = forward(self._settings, loaded, context, progress)
         except Unsupported as reason:
-            return loaded, *self._alone(loaded, context, str(reason))
+            return self._alone(loaded, context, str(reason))
         mode = f"packed batching, {loaded.model.device}, {numbers}"
         if isinstance(computes, Program):
             computes.release()
         give_back()
         kv = kv_tokens(self._settings, context, computes.layout)
         engine = paced(Engine(computes, kv_tokens=kv), computes, context)
-        return loaded, engine, self._info(loaded, context, mode, kv)
+        return engine, self._info(loaded, context, mode, kv)
 
     def _alone(self, loaded: LoadedModel, context: int, reason: str) -> tuple[Steps, ModelInfo]:
         """Return the slower engine, for a model that cannot be batched, and what the site may know of it."""
@@ -97,7 +102,7 @@ class LocalBackend:
     def prepare(self, request: GenerationRequest) -> Prepared:
         if self._renderer is None:
             raise Unavailable("The model is still loading.")
-        return self._renderer.prepare(request)
+        return self._renderer.prepare(request, self._longest)
 
     def start(self, prepared: Prepared, emit: Emit) -> LocalJob:
         if self._engine is None:
@@ -110,8 +115,10 @@ class LocalBackend:
             conversation=prepared.conversation,
             common=prepared.common,
         )
-        text = TextStream(self._tokenizer, prepared.stop_strings, prepared.replacements, prepared.before)
-        job = LocalJob(self._engine, sequence, text, emit)
+        text = TextStream(
+            self._tokenizer, prepared.stop_strings, prepared.replacements, prepared.before, prepared.partial
+        )
+        job = LocalJob(self._engine, sequence, text, prepared.left_out, emit)
         self._engine.start(job.generation)
         return job
 
@@ -124,10 +131,11 @@ class LocalBackend:
 class LocalJob:
     """One generation in the engine's thread; it counts the tokens that it used."""
 
-    def __init__(self, engine: EngineThread, sequence: Sequence, text: TextStream, emit: Emit) -> None:
+    def __init__(self, engine: EngineThread, sequence: Sequence, text: TextStream, left_out: int, emit: Emit) -> None:
         self.generation = Generation(sequence, text, self._on_update)
         self._engine = engine
         self._emit = emit
+        self._left_out = left_out
         self._completion_tokens = 0
 
     def cancel(self) -> None:
@@ -143,6 +151,7 @@ class LocalJob:
                 prompt_tokens=len(sequence.prompt),
                 cached_tokens=sequence.cached,
                 completion_tokens=self._completion_tokens,
+                left_out_turns=self._left_out,
             )
             code = "error" if update.finish == "error" else None
             self._emit(End(reason=update.finish, usage=usage, code=code, message=update.message))

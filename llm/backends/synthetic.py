@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.errors import ContextLengthExceeded
 from llm.events import FinishReason, Usage
-from llm.request import GenerationRequest
+from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import DEFAULTS
 from llm.status import Progress
+from llm.turns import in_turns, left_out
 
 PROMPT_LENGTH = 8192
 """Tokens of the longest prompt."""
@@ -25,6 +26,10 @@ PROMPT_LENGTH = 8192
 def synthetic_text(tokens: int) -> str:
     """Return the text of a generation of that many tokens."""
     return " ".join(str(number) for number in range(1, tokens + 1))
+
+
+def words(*messages: ChatMessage) -> int:
+    return sum(len(message.content.split()) for message in messages)
 
 
 def question_and_partial(request: GenerationRequest) -> tuple[str, str]:
@@ -56,6 +61,7 @@ class SyntheticAnswer(NamedTuple):
     reason: FinishReason
     prompt_tokens: int
     need: int
+    left_out: int
 
 
 class SyntheticJob:
@@ -66,6 +72,7 @@ class SyntheticJob:
         self._pieces = answer.pieces
         self._reason = answer.reason
         self._prompt_tokens = answer.prompt_tokens
+        self._left_out = answer.left_out
         self._emit = emit
         self._next = 0
 
@@ -82,7 +89,7 @@ class SyntheticJob:
         return True
 
     def end(self, reason: FinishReason) -> None:
-        usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._next)
+        usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._next, left_out_turns=self._left_out)
         failed = reason == "error"
         message = "The synthetic backend was asked to fail." if failed else None
         self._emit(End(reason=reason, usage=usage, code="error" if failed else None, message=message))
@@ -134,17 +141,20 @@ class SyntheticBackend:
         limit = min(request.params.max_new_tokens or self._max_new_tokens, self._max_new_tokens)
         if len(pieces) > limit:
             pieces, reason = pieces[:limit], "length"
-        prompt = self._prompt_tokens(request, limit)
-        return SyntheticAnswer(pieces, reason, prompt, need=prompt + limit)
+        prompt, left_out = self._fitted(request, limit)
+        return SyntheticAnswer(pieces, reason, prompt, need=prompt + limit, left_out=left_out)
 
-    def _prompt_tokens(self, request: GenerationRequest, limit: int) -> int:
-        words = [len(message.content.split()) for message in request.messages]
-        room = self._info.largest_need - limit
-        if words and words[-1] > room:
+    def _fitted(self, request: GenerationRequest, limit: int) -> tuple[int, int]:
+        """Return the tokens of the prompt, and how many turns are not in it."""
+        system, turns = in_turns(request.messages)
+        *old, last = [words(*turn) for turn in turns] or [0]
+        others, room = words(*system) + last, self._info.largest_need - limit
+        if others > room:
             raise ContextLengthExceeded(
-                f"The prompt has {words[-1]} tokens and the answer may take {limit}; {self._info.largest_need} fit."
+                f"The prompt has {others} tokens and the answer may take {limit}; {self._info.largest_need} fit."
             )
-        return min(sum(words), room)
+        gone = left_out(old, others, room)
+        return others + sum(old[gone:]), request.left_out + gone
 
     def start(self, prepared: SyntheticAnswer, emit: Emit) -> SyntheticJob:
         job = SyntheticJob(prepared, emit)

@@ -121,6 +121,7 @@ class GenerationController(ModelStatus):
             finished=dict(self._finished),
             prompt_tokens=self._totals["prompt_tokens"],
             completion_tokens=self._totals["completion_tokens"],
+            left_out_turns=self._totals["left_out_turns"],
             kv_tokens=self._memory.tokens,
             kv_reserved=self._memory.reserved,
         )
@@ -228,6 +229,7 @@ class GenerationController(ModelStatus):
         self._finished[generation.outcome or "cancelled"] += 1
         self._totals["prompt_tokens"] += generation.usage.prompt_tokens
         self._totals["completion_tokens"] += generation.usage.completion_tokens
+        self._totals["left_out_turns"] += generation.usage.left_out_turns
 
     def _waits(self, waiting: int) -> list[float | None]:
         mean = self._service_time.mean

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFReader, Keys
 from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_gguf_pytorch_utils
 
 from llm import diskcache
@@ -24,7 +25,7 @@ from llm.loading.weights import pretrained
 
 Fraction = Callable[[float], None]
 
-FORMAT = 1
+FORMAT = 2
 """The version of the copies' contents. Raise it when older copies differ from what would be written now."""
 KEPT = 3
 """Copies that are kept (of an earlier file, in other numbers, of another model). Each is as large as its weights."""
@@ -98,7 +99,20 @@ def _read(file: Path, dtype: torch.dtype, progress: Fraction) -> tuple[Any, Any]
     with _tensors_counted(lambda done: progress(0.4 + 0.5 * done)):
         quantization = GgufConfig(dequantize=True)
         model = pretrained(file.parent, gguf_file=file.name, dtype=dtype, quantization_config=quantization)
+    model.generation_config.eos_token_id = _ends(file, model.generation_config.eos_token_id)
     return model, tokenizer
+
+
+def _ends(file: Path, known: list[int] | int | None) -> list[int] | int | None:
+    """Return the tokens that end an answer: those that transformers has read, and others that the file names.
+
+    A GGUF file may name a token that ends a turn, and one that ends a message, apart from the one that ends a text.
+    """
+    fields = GGUFReader(file).fields
+    named = {int(fields[key].contents()) for key in (Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID) if key in fields}
+    if not named:
+        return known
+    return sorted(named.union(known if isinstance(known, list) else [] if known is None else [known]))
 
 
 @contextmanager

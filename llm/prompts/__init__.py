@@ -1,7 +1,8 @@
 """Turns a conversation into the text that a model continues, and that text into token ids.
 
 The package knows no queue and no engine, and imports neither Django nor torch. A reader starts in `base`, the class
-from which a prompt class derives; `rendering` fits a request into the context and `encoding` makes its tokens.
+from which a prompt class derives; `rendering` makes requests ready, `fitting` says how many old turns they leave out,
+and `encoding` makes their tokens, with `spelling` to tell whose the control tokens are.
 """
 
 from __future__ import annotations

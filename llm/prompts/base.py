@@ -235,6 +235,10 @@ class ChatPrompt:
 
     # What the backend calls
 
+    def turn_ends(self) -> frozenset[int]:
+        """Return the ids of the tokens that end an answer in the prompts of this class. None by default."""
+        return frozenset()
+
     def set_messages(self, messages: Sequence[ChatMessage]) -> None:
         """Take over a conversation that ends with the visitor's text, and open the place for its answer.
 

@@ -1,22 +1,20 @@
 """Turns a request into the token ids of its prompt, by the prompt class of LLM_PROMPT.
 
-A conversation that does not fit loses whole turns, the oldest first; the system prompt and the last text always stay.
 The module knows no engine; its methods are called from several threads at once.
 """
 
 from __future__ import annotations
 
-import bisect
 import logging
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from llm.conf import Settings
-from llm.errors import ContextLengthExceeded, InvalidRequest, RequestError
+from llm.errors import ConfigurationError, InvalidRequest, RequestError, one_line
 from llm.prompts import ChatPrompt, load_prompt_class
 from llm.prompts.base import Replacements
 from llm.prompts.encoding import Encoder
+from llm.prompts.fitting import Fitter
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 from llm.tokens import common_length
@@ -46,7 +44,8 @@ class Model(Protocol):
 class Prepared(NamedTuple):
     """A request as token ids: everything that the engine and the detokenizer need to know of it.
 
-    `before` are the tokens that the answer continues; the first `common` tokens of the prompt are the operator's own.
+    `partial` is the text that the answer continues, and `before` are the tokens up to its end; both are empty if it
+    continues none. The first `common` tokens of the prompt are the operator's own. `left_out` turns are not in it.
     """
 
     tokens: list[int]
@@ -55,9 +54,11 @@ class Prepared(NamedTuple):
     stop_tokens: frozenset[int]
     stop_strings: tuple[str, ...]
     replacements: Replacements
+    partial: str
     before: list[int]
     conversation: str
     common: int
+    left_out: int
 
     @property
     def need(self) -> int:
@@ -66,19 +67,28 @@ class Prepared(NamedTuple):
 
 
 class Renderer:
-    """Renders requests for one model and its settings. Prompt and answer together have at most `longest` tokens."""
+    """Renders requests for one model and its settings. Raises ConfigurationError where no prompt can be made."""
 
-    def __init__(self, settings: Settings, loaded: Model, longest: int) -> None:
+    def __init__(self, settings: Settings, loaded: Model) -> None:
         self._settings = settings
         self._prompt_class = load_prompt_class(settings.prompt)
         self._tokenizer = loaded.tokenizer
-        self._encoder = Encoder(loaded.tokenizer)
         self._defaults = loaded.sampling
-        self._stop_tokens = loaded.stop_tokens
         self._vocabulary = loaded.vocabulary
-        self._longest = longest
+        try:
+            self._stop_tokens = _ends(loaded.stop_tokens, self._built("", [ChatMessage("user", OPENINGS[0])]))
+            self._encoder = Encoder(loaded.tokenizer, self._stop_tokens)
+            self._fitter = Fitter(self._render, settings.system_prompt)
+            self._opening = self._tried()
+        except Exception as error:
+            logger.debug("No prompt can be made", exc_info=True)
+            raise ConfigurationError(f"{_blamed(settings)} ({one_line(error)})") from error
 
-    def prepare(self, request: GenerationRequest) -> Prepared:
+    def prepare(self, request: GenerationRequest, longest: int) -> Prepared:
+        """Return the request as tokens, of which prompt and answer together have at most `longest`.
+
+        Raises RequestError.
+        """
         if not any(message.role != "system" for message in request.messages):
             raise InvalidRequest("messages: at least one that is not a system message is needed")
         params = request.params.validated().over(self._defaults)
@@ -86,7 +96,7 @@ class Renderer:
             raise InvalidRequest(f"logit_bias: the model's tokens are 0 to {self._vocabulary - 1}")
         max_new_tokens = min(params.max_new_tokens or self._settings.max_new_tokens, self._settings.max_new_tokens)
         try:
-            tokens, prompt = self._fitted(request.messages, max_new_tokens)
+            tokens, prompt, left_out = self._fitter.fitted(request.messages, longest, max_new_tokens)
             stop = (*params.stop, *prompt.stop_strings())
             replacements = prompt.get_replacement_when_output() or ()
         except RequestError:
@@ -104,64 +114,50 @@ class Renderer:
             self._stop_tokens | special,
             strings,
             replacements,
+            partial=prompt.partial,
             before=tokens if prompt.partial else [],
             conversation=request.conversation,
             common=common_length(self._opening, tokens),
+            left_out=request.left_out + left_out,
         )
 
-    @cached_property
-    def _opening(self) -> list[int]:
-        """The tokens with which prompts begin that have no system message: template and LLM_SYSTEM_PROMPT."""
-        try:
-            one, other = (self._render([ChatMessage("user", text)])[0] for text in OPENINGS)
-        except Exception:
-            logger.exception("The prompt class could not render a single text")
-            return []
-        return one[: common_length(one, other)]
+    def _tried(self) -> list[int]:
+        """Return the tokens with which prompts begin that have no system message: template and LLM_SYSTEM_PROMPT.
 
-    def _fitted(self, messages: Sequence[ChatMessage], max_new_tokens: int) -> tuple[list[int], ChatPrompt]:
-        """Return tokens and prompt of all turns, or of as many as there is room for. Raises ContextLengthExceeded.
-
-        How much is cut goes in steps of a quarter of the room, counted from the beginning of the conversation: after a
-        cut some turns only append to what was sent before, and its keys and values can be used again.
+        Raises whatever the prompt class raises on a question, or on two with an answer between them.
         """
-        room = self._longest - max_new_tokens
-        shorter = without_oldest_turns(messages)
-        rendered: dict[int, tuple[list[int], ChatPrompt]] = {}
+        system = self._settings.system_prompt
+        one, other = ([ChatMessage("user", text)] for text in OPENINGS)
+        self._render(system, [*one, ChatMessage("assistant", OPENINGS[1]), *other])
+        one_tokens, other_tokens = (self._render(system, messages)[0] for messages in (one, other))
+        return one_tokens[: common_length(one_tokens, other_tokens)]
 
-        def length(dropped: int) -> int:
-            if dropped not in rendered:
-                rendered[dropped] = self._render(shorter[dropped])
-            return len(rendered[dropped][0])
+    def _render(self, system: str, messages: Sequence[ChatMessage]) -> tuple[list[int], ChatPrompt]:
+        return self._encoder.encode(self._built, system, messages)
 
-        def least_dropped(limit: int) -> int:
-            return bisect.bisect_left(range(len(shorter)), True, key=lambda dropped: length(dropped) <= limit)
-
-        excess, step = length(0) - room, max(1, room // 4)
-        if excess <= 0:
-            return rendered[0]
-        for limit in (length(0) - step * -(-excess // step), room):
-            if (dropped := least_dropped(limit)) < len(shorter):
-                return rendered[dropped]
-        raise ContextLengthExceeded(
-            f"The prompt has {length(len(shorter) - 1)} tokens and the answer may take {max_new_tokens}; "
-            f"together they may have {self._longest}."
-        )
-
-    def _render(self, messages: Sequence[ChatMessage]) -> tuple[list[int], ChatPrompt]:
+    def _built(self, system: str, messages: Sequence[ChatMessage]) -> ChatPrompt:
         prompt = self._prompt_class()
         prompt.set_tokenizer(self._tokenizer)
-        prompt.set_system(self._settings.system_prompt)
+        prompt.set_system(system)
         prompt.set_messages(messages)
-        return self._encoder.encode(prompt), prompt
+        return prompt
 
 
-def without_oldest_turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
-    """Return the messages whole, without the oldest turn, without the two oldest, ... down to the last turn.
+def _ends(named: frozenset[int], prompt: ChatPrompt) -> frozenset[int]:
+    """Return the tokens that end an answer: those that the model's files name, or also those of its prompts.
 
-    A turn is a visitor's text and its answer.
+    Where the files name one that ends turns in prompts they are right about the others too: after some of these a
+    model goes on (gpt-oss ends its reasoning with a token that also follows old answers).
     """
-    system = [message for message in messages if message.role == "system"]
-    rest = [message for message in messages if message.role != "system"]
-    starts = [i for i, message in enumerate(rest) if message.role == "user" and i > 0]
-    return [system + rest[start:] for start in (0, *starts)]
+    written = prompt.turn_ends()
+    return named if named & written else named | written
+
+
+def _blamed(settings: Settings) -> str:
+    try:
+        settings.system_prompt.encode()
+    except UnicodeEncodeError:
+        return "LLM_SYSTEM_PROMPT: is not valid UTF-8"
+    if settings.prompt:
+        return f"LLM_PROMPT={settings.prompt}: makes no prompt of a conversation"
+    return f"LLM_MODEL={settings.model}: its chat template makes no prompt of a conversation; set LLM_PROMPT"

@@ -10,6 +10,7 @@ from llm.events import Delta, Event, Finished
 from llm.request import GenerationRequest
 from llm.service import wire
 from llm.service.link import Link
+from llm.turns import bounded
 
 LOST = Finished(reason="error", code=Unavailable.code, message="The model's process ended during this answer.")
 
@@ -34,11 +35,11 @@ class ServiceTicket:
     def run(self, request: GenerationRequest) -> EventStream:
         if self._stream is not None:
             raise RuntimeError("a ticket is run once")
-        self._request, self._stream = request, EventStream(self.cancel)
+        self._request, self._stream = bounded(request), EventStream(self.cancel)
         if self._cancelled:
             self._end(Finished(reason="cancelled"))
         else:
-            self._link.run(self._number, request, self)
+            self._link.run(self._number, self._request, self)
         return self._stream
 
     def cancel(self) -> None:

@@ -86,7 +86,7 @@ async def test_a_message_is_accepted_streamed_and_ended(
         ]
         assert mine[2] == {"type": "generation.delta", "generation": accepted["generation"], "seq": 0, "text": "Hi"}
         assert finished["reason"] == "stop"
-        assert set(finished["usage"]) == {"prompt_tokens", "cached_tokens", "completion_tokens"}
+        assert set(finished["usage"]) == {"prompt_tokens", "cached_tokens", "completion_tokens", "left_out_turns"}
         assert set(finished["timings"]) == {"queue_time", "ttft", "decode_time", "tokens_per_second"}
         assert "code" not in finished
 

@@ -204,3 +204,60 @@ def test_held_back_is_the_longest_prefix() -> None:
     assert held_back("xaa", ["aab", "aaab"]) == 2
     assert held_back("xab", ["ab", "wxyz"]) == 0
     assert held_back("xab", []) == 0
+
+
+# An answer that goes on where it was cut off
+
+
+def cut_at_stop_after(shown: str, text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """What comes after the shown text: it is not taken back, and what was all shown is no stop any more."""
+    whole = shown + text
+    for end in range(len(shown) + 1, len(whole) + 1):
+        found = [end - len(stop) for stop in stops if whole[:end].endswith(stop)]
+        if found:
+            return whole[len(shown) : max(min(found), len(shown))], True
+    return text, False
+
+
+@given(shown=FEW, pieces=pieces(), stops=STOPS)
+def test_a_stop_string_across_a_cut(shown: str, pieces: list[str], stops: list[str]) -> None:
+    stop = StopStrings(stops, shown)
+    found = "".join(map(stop.push, pieces)) + ("" if stop.met else stop.flush())
+    assert (found, stop.met) == cut_at_stop_after(shown, "".join(pieces), stops)
+
+
+@given(shown=FEW, pieces=pieces(), old=st.text("abc", min_size=1, max_size=4), new=st.text("abX", max_size=3))
+def test_a_replacement_across_a_cut(shown: str, pieces: list[str], old: str, new: str) -> None:
+    """The text is that of one without a cut, but that what was shown of a replaced string stays where it has to."""
+    replacer = Replacer(old, new, shown)
+    found = "".join(map(replacer.push, pieces)) + replacer.flush()
+    text = "".join(pieces)
+    held = next((i for i in range(min(len(old) - 1, len(shown)), 0, -1) if old.startswith(shown[-i:])), 0)
+    at = (shown[len(shown) - held :] + text).find(old)
+    if not 0 <= at < held:
+        assert found == text.replace(old, new)
+        return
+    begun, rest = shown[len(shown) - held + at :], text[len(old) - (held - at) :]
+    assert found == (new.removeprefix(begun) if new.startswith(begun) else new) + rest.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("shown", "tokens", "text"),
+    [
+        ("Fine. Us", "Er: and you?", ""),
+        ("Fine. Us", "ual", "ual"),
+        ("Fine. Us", "", ""),
+        ("Fine.", "Us", "Us"),
+        ("a <N", "L>b", "\nb"),
+        ("a <N", "o", "o"),
+        ("the colo", "ur", "r"),
+        ("UsEr: was no stop before. UsEr", ":", ""),
+        ("UsEr: was no stop before.", " Fine", " Fine"),
+    ],
+)
+def test_an_answer_goes_on_across_a_cut(shown: str, tokens: str, text: str) -> None:
+    """Where it was cut, text was held back and then shown: what it was held back for is found all the same."""
+    replacements = [("<NL>", "\n"), ("colour", "color")]
+    stream = TextStream(ByteTokenizer(), ["UsEr:"], replacements, list(shown.encode()), shown)
+    assert "".join(streamed(stream, list(tokens.encode()))) == text
+    assert stream.stopped == (tokens.startswith(("Er:", ":")))

@@ -45,9 +45,33 @@ def byte_fallback() -> PreTrainedTokenizerFast:
 
 def _finished(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return _wrapped(tokenizer)
+
+
+def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = TEMPLATE
     return fast
+
+
+def stripping() -> PreTrainedTokenizerFast:
+    """As Phi 3: control tokens take the blanks beside them, and only the first word of a prompt has a `▁`."""
+    tokens = [*SPECIAL, "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz.,!?<>|_/[]{}ABCDEFGHIKLMNOPRSTUVWY0123456789:\n"]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, lstrip=True, rstrip=True) for token in SPECIAL])
+    return _wrapped(tokenizer)
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    """As T5 and rinna's GPT-NeoX: the model itself has the control tokens among its pieces, as the best ones."""
+    pieces = [*((token, 0.0) for token in SPECIAL), ("<unk>", -20.0), ("▁", -3.0)]
+    pieces += [(character, -10.0) for character in "abcdefghijklmnopqrstuvwxyz.,!?<>|_/[]\n"]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return _finished(tokenizer)
 
 
 class ByteTokenizer:

@@ -42,7 +42,7 @@ async def test_conversations_and_their_messages_are_those_of_the_visitor(
 ) -> None:
     accepted = await history.accept(question(visitor, "Hello"))
     await history.accept(question(a_visitor(), "another's"))
-    end = Finished(reason="stop", usage=Usage(completion_tokens=2), timings=Timings(ttft=0.25))
+    end = Finished(reason="stop", usage=Usage(completion_tokens=2, left_out_turns=3), timings=Timings(ttft=0.25))
     await accepted.store.finish(accepted.generation, "Hi", end)
 
     listed = (await browser.get("/api/conversations/")).json()
@@ -58,7 +58,7 @@ async def test_conversations_and_their_messages_are_those_of_the_visitor(
     assert answer["generation"] == {
         "id": str(accepted.generation),
         "state": "stop",
-        "usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 2},
+        "usage": {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 2, "left_out_turns": 3},
         "timings": {"queue_time": None, "ttft": 0.25, "decode_time": None, "tokens_per_second": None},
         "code": None,
         "message": None,
@@ -184,7 +184,7 @@ async def test_stats_tell_load_and_limits() -> None:
     answer = (await AsyncClient().get("/stats")).json()
     load = {name: answer[name] for name in ("processing", "waiting", "max_processing", "max_waiting")}
     assert load == {"processing": 2, "waiting": 1, "max_processing": 2, "max_waiting": 5}
-    assert {"accepted", "refused", "finished", "completion_tokens"} <= set(answer)
+    assert {"accepted", "refused", "finished", "completion_tokens", "left_out_turns"} <= set(answer)
 
 
 async def test_stats_without_a_service_are_503(model: ScriptedController) -> None:

@@ -91,7 +91,8 @@ def _size(visitor: Caller) -> int:
     return in_session + Message.objects.filter(conversation__visitor=visitor.visitor).count()
 
 
-STOP = Finished(reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=2), timings=Timings(ttft=0.5))
+USAGE = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, left_out_turns=4)
+STOP = Finished(reason="stop", usage=USAGE, timings=Timings(ttft=0.5))
 
 
 async def said(

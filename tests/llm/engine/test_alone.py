@@ -21,8 +21,9 @@ from llm.engine.step import Result
 from llm.errors import ConfigurationError
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
-from tests.llm.backends.test_local import GREEDY, Answer, asked, ignore
+from tests.llm.backends.test_local import Answer, asked, ignore
 from tests.llm.models import CONTEXT, FAMILIES, OTHERS, VOCABULARY, generated, tiny
+from tests.llm.prompts.rendered import GREEDY
 from tests.llm.tokenizers import byte_level
 
 

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +24,11 @@ from llm.errors import ConfigurationError
 from llm.loading import bundled as bundled_model
 from llm.loading import convert, hub
 from llm.loading.loader import LoadedModel, dtype_of, load
+from llm.prompts.rendering import Renderer
+from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import DEFAULTS
 from tests.llm.disk import no_room_for_files
+from tests.llm.loading.gguf import tiny_gguf
 from tests.llm.models import VOCABULARY, tiny_chat
 
 FUNCTION = "python:tests.llm.models.tiny_chat"
@@ -322,6 +326,22 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
+@pytest.mark.parametrize(
+    ("ids", "ends"),
+    [({"eos": 0}, {0}), ({"eos": 0, "eot": 2}, {0, 2}), ({"eos": 0, "eot": 2, "eom": 1}, {0, 1, 2})],
+    ids=str,
+)
+def test_the_ends_that_a_gguf_file_names_apart_count_too(ids: dict[str, int], ends: set[int], tmp_path: Path) -> None:
+    file = tiny_gguf(tmp_path / "tiny.gguf", **ids)
+    settings = Settings(model=str(file), device="cpu", var=str(tmp_path / "var"), max_new_tokens=9)
+    for _ in range(2):  # converted, and from the copy
+        found = load(settings, Log())
+        assert found.stop_tokens == ends
+    request = GenerationRequest(messages=(ChatMessage("user", "hello"),))
+    # where the file names none of them, the chat template shows which token ends its turns
+    assert Renderer(settings, found).prepare(request, 64).stop_tokens == ends | {2}
+
+
 def test_a_copy_is_made_once(source: Path, tmp_path: Path, conversions: list[Path]) -> None:
     first = kept(source, tmp_path / "models")
     assert kept(source, tmp_path / "models") == first
@@ -474,6 +494,7 @@ def test_progress_of_a_conversion_counts_tensors(tmp_path: Path, monkeypatch: py
         return tiny_chat()[0], {"missing_keys": set()}
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(convert, "GGUFReader", lambda _: SimpleNamespace(fields={}))
     before = counted.tqdm
     convert._convert(tmp_path / "x.gguf", tmp_path / "out", torch.float32, bundled_model.SAMPLING, seen.append)
     assert seen == [0.0, 0.3, 0.525, 0.65, 0.775, 0.9, 0.9, 1.0]

@@ -19,7 +19,9 @@ from llm.backends.synthetic import synthetic_text
 from llm.conf import Settings
 from llm.errors import Overloaded, Unavailable
 from llm.events import Delta, Event, Finished, Queued, Started
+from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import DEFAULTS
+from llm.service import wire
 from llm.service.address import LONGEST
 from llm.service.launch import connect
 from tests.llm.scripted import request
@@ -37,6 +39,27 @@ async def test_answer_arrives_whole_through_the_socket(client: NewClient) -> Non
     assert events[-1].usage.completion_tokens == 40
     stats = await one.stats()
     assert (stats.processing, stats.accepted, stats.finished) == (0, 1, {"stop": 1})
+
+
+async def test_a_conversation_of_any_length_is_sent_in_part(client: NewClient) -> None:
+    """One that is larger than a frame may be harms nobody, and its oldest turns are said to be left out."""
+    one = client(synthetic_tokens=40)
+    await becomes(one, "ready")
+    old = [ChatMessage(role, "abcdefghijklmno " * 1000) for role in ("user", "assistant")] * 3000
+    assert sum(len(message.content) for message in old) > wire.MAX_FRAME
+    asked = GenerationRequest(messages=(*old, ChatMessage("user", "/echo all of it")))
+
+    async def long() -> Finished:
+        async with (await one.admit("eve")).run(asked) as events:
+            return [event async for event in events][-1]
+
+    end, events = await asyncio.gather(long(), answer(one))
+    assert (end.reason, end.usage.completion_tokens) == ("stop", 3)
+    assert 2900 < end.usage.left_out_turns < 3000
+    assert end.usage.prompt_tokens > 3
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].reason, events[-1].usage.left_out_turns) == ("stop", 0)
+    assert (await one.stats()).left_out_turns == end.usage.left_out_turns
 
 
 async def test_every_client_knows_what_holds_where_a_request_says_nothing(client: NewClient) -> None:
