@@ -33,7 +33,7 @@ async def events_of(client: ServiceClient, asked: GenerationRequest) -> list[Eve
     ("asked", "says"),
     [
         (asking("x" * 30_000), "can be sent at once"),
-        (asking("\ud800"), "surrogates"),
+        (asking(stop=("\ud800",)), "surrogates"),
         (asking(seed=2**70), "ints"),
         (asking(temperature=9.0), "temperature"),
         (asking(logit_bias={"1": 1.0}), "logit_bias"),
