@@ -63,15 +63,24 @@ def begin() -> bool:
 def purge(*, all_sessions: bool = False, stop: threading.Event | None = None) -> Purged:
     """Delete what is due. Sessions that an earlier run has looked at are left, unless `all_sessions` are wanted.
 
-    Once `stop` is set it returns soon, wherever it is.
+    Once `stop` is set it returns soon, wherever it is. What cannot be deleted keeps nothing of another kind: the errors
+    are raised together, as an ExceptionGroup, when all the rest is done.
     """
     stop = stop or threading.Event()
-    return Purged(
-        conversations=_conversations(stop),
-        expired_sessions=Session.objects.filter(expire_date__lt=timezone.now()).delete()[0],
-        unused_sessions=_unused_sessions(stop, all_sessions=all_sessions),
-        visitors=_visitors(),
-    )
+    purged, errors = dict[str, int](), list[Exception]()
+    for kind, purging in {
+        "conversations": lambda: _conversations(stop),
+        "expired_sessions": lambda: Session.objects.filter(expire_date__lt=timezone.now()).delete()[0],
+        "unused_sessions": lambda: _unused_sessions(stop, all_sessions=all_sessions),
+        "visitors": _visitors,
+    }.items():
+        try:
+            purged[kind] = purging()
+        except Exception as error:  # noqa: BLE001 raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("some of what is no longer needed could not be deleted", errors)
+    return Purged(**purged)
 
 
 def _conversations(stop: threading.Event) -> int:
@@ -119,9 +128,16 @@ def _without_visitor(sessions: Iterable[Session]) -> list[str]:
     """Return the keys of those that name no account, and a visitor who does not exist."""
     decode = SessionStore().decode
     found = {row.pk: data for row in sessions if identity.KEY in (data := decode(row.session_data))}
-    named = {key: UUID(data[identity.KEY]) for key, data in found.items() if ACCOUNT not in data}
-    known = set(Visitor.objects.filter(pk__in=named.values()).values_list("pk", flat=True))
+    named = {key: _uuid(data[identity.KEY]) for key, data in found.items() if ACCOUNT not in data}
+    known = set(Visitor.objects.filter(pk__in=[each for each in named.values() if each]).values_list("pk", flat=True))
     return [key for key, visitor in named.items() if visitor not in known]
+
+
+def _uuid(found: object) -> UUID | None:
+    try:
+        return UUID(str(found))
+    except ValueError:  # nobody's
+        return None
 
 
 def _visitors() -> int:
@@ -163,9 +179,9 @@ class Retention:
         while True:
             try:
                 await self.once()
-            except Error as error:
-                logger.error("The purge failed; it is tried again in a minute: %s", error)
-            except Exception:
+            except* Error as away:
+                logger.error("The purge failed; it is tried again in a minute: %s", away.exceptions[0])
+            except* Exception:
                 logger.exception("The purge failed; it is tried again in a minute")
             await asyncio.sleep(EVERY.total_seconds())
 

@@ -16,6 +16,13 @@ import dj_database_url
 POOL = {"min_size": 2, "max_size": 20, "timeout": 5.0}
 """Connections to PostgreSQL of one process, and the seconds one may be waited for."""
 
+LIMITS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+"""A process that was stopped within a transaction holds its rows so long, and makes others wait so long for one.
+
+The writes of a process queue up behind each other: without this, one visitor's row could hold up everybody's. Whoever
+puts a PgBouncer between needs its `ignore_startup_parameters = options`.
+"""
+
 REDIS_SECONDS = 1.0
 """How long one of Redis's answers may take before the page does without it."""
 
@@ -30,7 +37,7 @@ def database(url: str, var: Path) -> dict[str, Any]:
     if urlsplit(url).scheme not in ("postgresql", "postgres"):
         sys.exit("DATABASE_URL: give postgresql://user:password@host:port/name, or nothing for SQLite in var")
     found: dict[str, Any] = {**dj_database_url.parse(url, conn_health_checks=True)}
-    found["OPTIONS"] = {"connect_timeout": 5, "pool": POOL, **found.get("OPTIONS", {})}
+    found["OPTIONS"] = {"connect_timeout": 5, "pool": POOL, "options": LIMITS, **found.get("OPTIONS", {})}
     return found
 
 

@@ -127,7 +127,6 @@ class Follower:
         if remote is None:
             remote = self._remotes[generation] = RemoteTranscript(generation, process, read)
             remote.on_watched = lambda watched: self._watched(generation, watched)
-        remote.read = read  # who asked last is the most likely one who still may
         self._follow(remote)
         return remote
 

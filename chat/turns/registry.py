@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -78,6 +79,8 @@ class Turns:
         async with self._reading:  # one reader fetches the text, those who came with it find it here
             transcript = await self._find(caller, conversation, generation)
         if isinstance(transcript, RemoteTranscript):
+            # Who asked last is who still may: whoever asked before may have signed in since.
+            transcript.read = partial(self._read, caller, conversation, transcript.generation)
             await transcript.showable()
         return transcript
 
@@ -93,7 +96,7 @@ class Turns:
         if transcript := self._known(run.id):
             return transcript
         if self.cluster is not None and run.finished is None and stored.process != self.cluster.me:
-            return self.cluster.watch(run.id, stored.process, lambda: self._read(caller, conversation, run.id))
+            return self.cluster.watch(run.id, stored.process, partial(self._read, caller, conversation, run.id))
         # A turn is in the hub before its row exists, so a living row without one has lost its process.
         transcript = Transcript.of_stored(run.id, stored.text, run.finished or INTERRUPTED)
         self._stored[run.id] = transcript

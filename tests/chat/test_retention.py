@@ -11,8 +11,10 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedSessionStore
+from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
+from django.db import OperationalError
 from django.test import Client, override_settings
 from django.utils import timezone
 
@@ -180,6 +182,22 @@ def test_once_a_minute() -> None:
     Chore.objects.update(begun=timezone.now() - timedelta(seconds=61))
     assert begin()
     assert not begin()
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = SessionStore()
+    strange["visitor"] = "nobody"
+    strange.save()
+    Session.objects.update(expire_date=timezone.now() + 363 * DAY)
+
+    def fails(stop: object) -> int:
+        raise OperationalError("locked")
+
+    monkeypatch.setattr(retention, "_conversations", fails)
+    with pytest.raises(ExceptionGroup) as raised:
+        purge()
+    assert [str(error) for error in raised.value.exceptions] == ["locked"]
+    assert not Session.objects.exists()
 
 
 async def test_one_of_several_processes_does_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
@@ -40,6 +42,25 @@ def test_a_postgresql_has_a_pool_whose_connections_are_checked(tmp_path: Path) -
     assert found["CONN_HEALTH_CHECKS"]
     assert not found["CONN_MAX_AGE"]
     assert found["OPTIONS"]["pool"]
+    own = backends.database(f"{POSTGRESQL['DATABASE_URL']}?options=-c%20lock_timeout%3D9s", tmp_path)
+    assert own["OPTIONS"]["options"] == "-c lock_timeout=9s"
+
+
+def test_nobody_waits_long_for_a_row_that_a_stopped_process_holds(postgresql: str, tmp_path: Path) -> None:
+    options = backends.database(postgresql, tmp_path)["OPTIONS"]["options"]
+    shorter = options.replace("5s", "50ms").replace("30s", "300ms")
+    with (
+        contextlib.closing(psycopg.connect(postgresql, options=shorter)) as stopped,
+        psycopg.connect(postgresql, options=shorter, autocommit=True) as other,
+    ):
+        stopped.execute("CREATE TABLE held (id int)")
+        stopped.execute("INSERT INTO held VALUES (1)")
+        stopped.commit()
+        stopped.execute("SELECT * FROM held FOR UPDATE")
+        with pytest.raises(psycopg.OperationalError, match="lock timeout"):
+            other.execute("UPDATE held SET id = 2")
+        other.execute("SET lock_timeout = '10s'")
+        other.execute("UPDATE held SET id = 2")  # as soon as the stopped one's transaction has been ended
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from chat.cluster.messages import AnyMessage, News, Subscribe, Unsubscribe
 from chat.errors import HistoryUnavailable, NotFound, Unreachable
 from chat.history.history import History
 from chat.history.values import Accepted, Caller, StoredAnswer
-from chat.models import Generation
+from chat.models import Conversation, Generation, Visitor
 from chat.streams.hub import Hub
 from chat.turns import turn as turn_module
 from chat.turns import unwatched
@@ -285,6 +285,28 @@ async def test_nobody_waits_for_ever_to_watch_while_neither_process_nor_row_answ
     await ticket.tell(Delta("a"), STOP)
     await tab.until(lambda: tab.ends)
     assert (tab.text, tab.ends) == ("a", ["stop"])
+
+
+async def test_the_row_is_read_for_those_whose_it_is_by_now(
+    one: Process, two: Process, visitor: Caller, layer: FaultyLayer
+) -> None:
+    accepted, ticket = await one.ask(visitor)
+    before = Tab(two.turns, visitor)
+    await before.open(accepted, 0)
+    account = a_visitor()
+    await Visitor.objects.acreate(pk=account.visitor)
+    await Conversation.objects.aupdate(visitor=account.visitor)  # as at a sign-in
+    after = Tab(two.turns, account)
+    await after.open(accepted, 0)
+    layer.loses = lambda message: isinstance(message, News)
+    await ticket.say("a")
+    await accepted.store.checkpoint({accepted.generation: "a"})
+    two.turns.cluster._broken()  # type: ignore[union-attr]  # so that it asks, in vain
+    await after.until(lambda: after.text == "a")
+    assert not after.ends
+    await ticket.tell(STOP)
+    await after.until(lambda: after.ends)
+    assert after.ends == ["stop"]
 
 
 async def test_an_end_that_only_the_row_has_is_told_once(
