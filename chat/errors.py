@@ -29,6 +29,7 @@ SENTENCES: dict[str, str] = {
     "bad_frame": "This is not a frame of this protocol.",
     "too_large": "This is too large to send.",
     "no_session": "Your session has ended. Load the page again.",
+    "forbidden": "The server does not accept this from this page. Load the page again.",
     "not_found": "There is no such conversation.",
     "not_offered": "This kind of chat is not offered here.",
     "bad_parent": "A question can only follow an answer.",

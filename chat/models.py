@@ -12,6 +12,8 @@ from typing import ClassVar
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 TITLE_LENGTH = 60
 
@@ -21,7 +23,12 @@ class Visitor(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="visitor"
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="visitor",
+        verbose_name=_("account"),
     )
     became = models.ForeignKey(
         "self",
@@ -34,16 +41,24 @@ class Visitor(models.Model):
     )
     created = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        verbose_name = _("visitor")
+        verbose_name_plural = _("visitors")
+
     def __str__(self) -> str:
-        return str(self.user) if self.user is not None else f"visitor {str(self.id)[:8]}"
+        if self.user is not None:
+            return str(self.user)
+        return gettext("visitor %(id)s") % {"id": str(self.id)[:8]}
 
 
 class Conversation(models.Model):
     """A tree of messages, of which one branch is shown."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="conversations")
-    title = models.CharField(max_length=TITLE_LENGTH)
+    visitor = models.ForeignKey(
+        Visitor, on_delete=models.CASCADE, related_name="conversations", verbose_name=_("visitor")
+    )
+    title = models.CharField(_("title"), max_length=TITLE_LENGTH)
     head = models.ForeignKey(
         "Message",
         null=True,
@@ -54,13 +69,15 @@ class Conversation(models.Model):
     )
     pinned = models.BooleanField(default=False)
     settings = models.JSONField(default=dict, blank=True, help_text="How its answers are made: ConversationSettings.")
-    created = models.DateTimeField(auto_now_add=True)
-    updated = models.DateTimeField(help_text="When its last message was accepted.")
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+    updated = models.DateTimeField(_("updated"), help_text=_("When its last message was accepted."))
     deleted = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Out of sight since then, and gone soon after."
     )
 
     class Meta:
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
         indexes: ClassVar = [
             models.Index(fields=["visitor", "-updated"], name="conversations_of_visitor"),
             models.Index(fields=["deleted"], name="deleted_conversations", condition=Q(deleted__isnull=False)),
@@ -74,15 +91,21 @@ class Message(models.Model):
     """A question, which follows an answer or starts the conversation, or an answer, which follows its question."""
 
     class Role(models.TextChoices):
-        USER = "user", "Visitor"
-        ASSISTANT = "assistant", "Model"
+        USER = "user", _("Visitor")
+        ASSISTANT = "assistant", _("Model")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages", verbose_name=_("conversation")
+    )
     parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="children")
-    role = models.CharField(max_length=9, choices=Role.choices)
-    text = models.TextField(blank=True)
-    created = models.DateTimeField(auto_now_add=True)
+    role = models.CharField(_("role"), max_length=9, choices=Role.choices)
+    text = models.TextField(_("text"), blank=True)
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
 
     def __str__(self) -> str:
         return f"{self.get_role_display()}: {self.text[:TITLE_LENGTH]}"
@@ -92,14 +115,14 @@ class Generation(models.Model):
     """One run of the model that writes an answer: its state while it lives, its outcome after."""
 
     class State(models.TextChoices):
-        QUEUED = "queued", "Waiting"
-        RUNNING = "running", "Running"
-        STOP = "stop", "Complete"
-        LENGTH = "length", "Cut at the limit"
-        CANCELLED = "cancelled", "Stopped by the visitor"
-        TIMEOUT = "timeout", "Timed out"
-        ERROR = "error", "Failed"
-        INTERRUPTED = "interrupted", "Interrupted"
+        QUEUED = "queued", _("Waiting")
+        RUNNING = "running", _("Running")
+        STOP = "stop", _("Complete")
+        LENGTH = "length", _("Cut at the limit")
+        CANCELLED = "cancelled", _("Stopped by the visitor")
+        TIMEOUT = "timeout", _("Timed out")
+        ERROR = "error", _("Failed")
+        INTERRUPTED = "interrupted", _("Interrupted")
 
     LIVE: ClassVar = (State.QUEUED, State.RUNNING)
 
@@ -107,29 +130,43 @@ class Generation(models.Model):
     visitor = models.ForeignKey(Visitor, on_delete=models.CASCADE, related_name="generations")
     # Both are null in a temporary chat, whose text is in no table: what is left are its figures.
     conversation = models.ForeignKey(
-        Conversation, null=True, blank=True, on_delete=models.CASCADE, related_name="generations"
+        Conversation,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="generations",
+        verbose_name=_("conversation"),
     )
     answer = models.ForeignKey(Message, null=True, blank=True, on_delete=models.CASCADE, related_name="generations")
     request_id = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 NULL keeps out of UNIQUE
     process = models.UUIDField(editable=False)  # the web process that runs it
-    state = models.CharField(max_length=11, choices=State.choices, default=State.QUEUED)
-    code = models.CharField(max_length=40, blank=True)
-    error = models.TextField(blank=True)
-    created = models.DateTimeField(auto_now_add=True)
-    ended = models.DateTimeField(null=True, blank=True)
-    model = models.TextField(blank=True)
-    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
-    cached_tokens = models.PositiveIntegerField(null=True, blank=True)
-    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    state = models.CharField(_("state"), max_length=11, choices=State.choices, default=State.QUEUED)
+    code = models.CharField(_("code"), max_length=40, blank=True)
+    error = models.TextField(_("error"), blank=True)
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+    ended = models.DateTimeField(_("ended"), null=True, blank=True)
+    model = models.TextField(_("model"), blank=True)
+    prompt_tokens = models.PositiveIntegerField(_("prompt tokens"), null=True, blank=True)
+    cached_tokens = models.PositiveIntegerField(_("cached tokens"), null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(_("completion tokens"), null=True, blank=True)
     left_out_turns = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Turns of the conversation that were not in the prompt, the oldest."
+        _("left out turns"),
+        null=True,
+        blank=True,
+        help_text=_("Turns of the conversation that were not in the prompt, the oldest."),
     )
-    queue_time = models.FloatField(null=True, blank=True, help_text="Seconds in the queue.")
-    ttft = models.FloatField("time to first text", null=True, blank=True, help_text="Seconds since the message came.")
-    decode_time = models.FloatField(null=True, blank=True, help_text="Seconds from the first token to the last.")
-    tokens_per_second = models.FloatField(null=True, blank=True)
+    queue_time = models.FloatField(_("queue time"), null=True, blank=True, help_text=_("Seconds in the queue."))
+    ttft = models.FloatField(
+        _("time to first text"), null=True, blank=True, help_text=_("Seconds since the message came.")
+    )
+    decode_time = models.FloatField(
+        _("decode time"), null=True, blank=True, help_text=_("Seconds from the first token to the last.")
+    )
+    tokens_per_second = models.FloatField(_("tokens per second"), null=True, blank=True)
 
     class Meta:
+        verbose_name = _("generation")
+        verbose_name_plural = _("generations")
         indexes: ClassVar = [models.Index(fields=["state", "process"], name="generations_by_state")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["visitor", "request_id"], name="request_runs_once"),
@@ -177,7 +214,8 @@ class Feedback(models.Model):
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        verbose_name_plural = "feedback"
+        verbose_name = _("rating")
+        verbose_name_plural = _("ratings")
 
     def __str__(self) -> str:
         return f"{self.get_value_display()}: {self.comment[:TITLE_LENGTH]}"

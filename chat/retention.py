@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -26,7 +26,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from chat.models import Chore, Conversation, Visitor
+from chat.models import Chore, Conversation, Feedback, Generation, Message, Visitor
 from chat.visitors import identity
 
 logger = logging.getLogger(__name__)
@@ -83,12 +83,32 @@ def purge(*, all_sessions: bool = False, stop: threading.Event | None = None) ->
     return Purged(**purged)
 
 
+def delete_conversations(keys: Sequence[UUID]) -> None:
+    """Delete conversations with all that belongs to them, a batch at a time."""
+    for start in range(0, len(keys), BATCH):
+        batch = keys[start : start + BATCH]
+        with transaction.atomic():
+            _delete(list(Conversation.objects.select_for_update().filter(pk__in=batch).values_list("pk", flat=True)))
+
+
+def _delete(keys: Sequence[UUID]) -> None:
+    """Delete conversations whose rows the caller has locked.
+
+    Django's own cascade would fetch every message, and look for the messages below each of them.
+    """
+    Feedback.objects.filter(answer__conversation__in=keys).delete()
+    Generation.objects.filter(conversation__in=keys).delete()
+    messages = Message.objects.filter(conversation__in=keys)
+    messages._raw_delete(messages.db)
+    Conversation.objects.filter(pk__in=keys).delete()
+
+
 def _conversations(stop: threading.Event) -> int:
     due, count = Conversation.objects.filter(deleted__lte=Now() - DELETED), 0
     while not stop.is_set():
         with transaction.atomic():
             keys = list(due.select_for_update().values_list("pk", flat=True)[:BATCH])
-            Conversation.objects.filter(pk__in=keys).delete()
+            _delete(keys)
         if not keys:
             break
         count += len(keys)

@@ -13,8 +13,12 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
-POOL = {"min_size": 2, "max_size": 20, "timeout": 5.0}
-"""Connections to PostgreSQL of one process, and the seconds one may be waited for."""
+POOL = {"min_size": 2, "max_size": 20, "timeout": 5.0, "reconnect_timeout": 5.0}
+"""Connections to PostgreSQL of one process, the seconds one may be waited for, and for how long a lost one is replaced.
+
+Each try to replace it waits twice as long as the one before. Without that limit a process would be back so long after a
+long outage that others, which were back before, took it for dead.
+"""
 
 LIMITS = "-c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 """A process that was stopped within a transaction holds its rows so long, and makes others wait so long for one.

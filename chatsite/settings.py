@@ -59,6 +59,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "chatsite.urls"
+CSRF_FAILURE_VIEW = "chat.failures.csrf"
 ASGI_APPLICATION = "chatsite.asgi.application"
 
 TEMPLATES = [

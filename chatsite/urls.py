@@ -20,3 +20,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("chat.urls")),
 ]
+
+handler400 = "chat.failures.bad_request"
+handler403 = "chat.failures.permission_denied"
+handler404 = "chat.failures.not_found"
+handler500 = "chat.failures.server_error"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from chat.admin.permissions import ReadOnly
 from chat.models import Generation
@@ -28,6 +30,6 @@ class GenerationAdmin(ReadOnly, admin.ModelAdmin):
     list_select_related = ("conversation",)
     exclude = ("answer", "visitor")
 
-    @admin.display(description="conversation", ordering="conversation__title")
+    @admin.display(description=_("conversation"), ordering="conversation__title")
     def in_conversation(self, generation: Generation) -> str:
-        return "temporary chat" if generation.conversation is None else str(generation.conversation)
+        return gettext("temporary chat") if generation.conversation is None else str(generation.conversation)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from chat.history.values import Branch
+from django.utils.translation import gettext as _
 
-HEADINGS = {"user": "You", "assistant": "Answer"}
+from chat.history.values import Branch
 
 
 def as_markdown(branch: Branch) -> str:
-    """Return the shown branch: a heading for the title and one for each message, texts as they were written."""
+    """Return the shown branch: a heading for the title and one for each message, texts as they were written.
+
+    The headings are in the active language.
+    """
+    headings = {"user": _("You"), "assistant": _("Answer")}
     parts = [f"# {branch.conversation.title}"]
     if branch.settings.system:
-        parts += ["## System prompt", branch.settings.system]
+        parts += [f"## {_('System prompt')}", branch.settings.system]
     for message in branch.messages:
-        parts += [f"## {HEADINGS[message.role]}, {message.created:%Y-%m-%d %H:%M} UTC", message.text]
+        parts += [f"## {headings[message.role]}, {message.created:%Y-%m-%d %H:%M} UTC", message.text]
     return "\n\n".join(parts) + "\n"

@@ -35,7 +35,12 @@ class Migration(migrations.Migration):
                 (
                     "user",
                     models.OneToOneField(
-                        settings.AUTH_USER_MODEL, blank=True, null=True, on_delete=CASCADE, related_name="visitor"
+                        settings.AUTH_USER_MODEL,
+                        blank=True,
+                        null=True,
+                        on_delete=CASCADE,
+                        related_name="visitor",
+                        verbose_name="account",
                     ),
                 ),
                 (
@@ -52,13 +57,14 @@ class Migration(migrations.Migration):
                 ),
                 ("created", models.DateTimeField(auto_now_add=True)),
             ],
+            options={"verbose_name": "visitor", "verbose_name_plural": "visitors"},
         ),
         migrations.CreateModel(
             name="Conversation",
             fields=[
                 key(default=uuid.uuid4),
-                ("visitor", link("chat.visitor", related_name="conversations")),
-                ("title", models.CharField(max_length=60)),
+                ("visitor", link("chat.visitor", related_name="conversations", verbose_name="visitor")),
+                ("title", models.CharField("title", max_length=60)),
                 ("pinned", models.BooleanField(default=False)),
                 (
                     "settings",
@@ -66,8 +72,8 @@ class Migration(migrations.Migration):
                         blank=True, default=dict, help_text="How its answers are made: ConversationSettings."
                     ),
                 ),
-                ("created", models.DateTimeField(auto_now_add=True)),
-                ("updated", models.DateTimeField(help_text="When its last message was accepted.")),
+                ("created", models.DateTimeField("created", auto_now_add=True)),
+                ("updated", models.DateTimeField("updated", help_text="When its last message was accepted.")),
                 (
                     "deleted",
                     models.DateTimeField(
@@ -76,24 +82,27 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "conversation",
+                "verbose_name_plural": "conversations",
                 "indexes": [
                     models.Index(fields=["visitor", "-updated"], name="conversations_of_visitor"),
                     models.Index(
                         condition=models.Q(("deleted__isnull", False)), fields=["deleted"], name="deleted_conversations"
                     ),
-                ]
+                ],
             },
         ),
         migrations.CreateModel(
             name="Message",
             fields=[
                 key(default=uuid.uuid4),
-                ("conversation", link("chat.conversation", related_name="messages")),
+                ("conversation", link("chat.conversation", related_name="messages", verbose_name="conversation")),
                 ("parent", link("chat.message", blank=True, null=True, related_name="children")),
-                ("role", models.CharField(choices=[("user", "Visitor"), ("assistant", "Model")], max_length=9)),
-                ("text", models.TextField(blank=True)),
-                ("created", models.DateTimeField(auto_now_add=True)),
+                ("role", models.CharField("role", choices=[("user", "Visitor"), ("assistant", "Model")], max_length=9)),
+                ("text", models.TextField("text", blank=True)),
+                ("created", models.DateTimeField("created", auto_now_add=True)),
             ],
+            options={"verbose_name": "message", "verbose_name_plural": "messages"},
         ),
         migrations.AddField(
             model_name="conversation",
@@ -112,28 +121,41 @@ class Migration(migrations.Migration):
             fields=[
                 key(default=uuid.uuid4),
                 ("visitor", link("chat.visitor", related_name="generations")),
-                ("conversation", link("chat.conversation", blank=True, null=True, related_name="generations")),
+                (
+                    "conversation",
+                    link(
+                        "chat.conversation",
+                        blank=True,
+                        null=True,
+                        related_name="generations",
+                        verbose_name="conversation",
+                    ),
+                ),
                 ("answer", link("chat.message", blank=True, null=True, related_name="generations")),
                 ("request_id", models.CharField(editable=False, max_length=64, null=True)),
                 ("process", models.UUIDField(editable=False)),
-                ("state", models.CharField(choices=STATES, default="queued", max_length=11)),
-                ("code", models.CharField(blank=True, max_length=40)),
-                ("error", models.TextField(blank=True)),
-                ("created", models.DateTimeField(auto_now_add=True)),
-                ("ended", models.DateTimeField(blank=True, null=True)),
-                ("model", models.TextField(blank=True)),
-                ("prompt_tokens", models.PositiveIntegerField(blank=True, null=True)),
-                ("cached_tokens", models.PositiveIntegerField(blank=True, null=True)),
-                ("completion_tokens", models.PositiveIntegerField(blank=True, null=True)),
+                ("state", models.CharField("state", choices=STATES, default="queued", max_length=11)),
+                ("code", models.CharField("code", blank=True, max_length=40)),
+                ("error", models.TextField("error", blank=True)),
+                ("created", models.DateTimeField("created", auto_now_add=True)),
+                ("ended", models.DateTimeField("ended", blank=True, null=True)),
+                ("model", models.TextField("model", blank=True)),
+                ("prompt_tokens", models.PositiveIntegerField("prompt tokens", blank=True, null=True)),
+                ("cached_tokens", models.PositiveIntegerField("cached tokens", blank=True, null=True)),
+                ("completion_tokens", models.PositiveIntegerField("completion tokens", blank=True, null=True)),
                 (
                     "left_out_turns",
                     models.PositiveIntegerField(
+                        "left out turns",
                         blank=True,
                         help_text="Turns of the conversation that were not in the prompt, the oldest.",
                         null=True,
                     ),
                 ),
-                ("queue_time", models.FloatField(blank=True, help_text="Seconds in the queue.", null=True)),
+                (
+                    "queue_time",
+                    models.FloatField("queue time", blank=True, help_text="Seconds in the queue.", null=True),
+                ),
                 (
                     "ttft",
                     models.FloatField(
@@ -142,11 +164,15 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "decode_time",
-                    models.FloatField(blank=True, help_text="Seconds from the first token to the last.", null=True),
+                    models.FloatField(
+                        "decode time", blank=True, help_text="Seconds from the first token to the last.", null=True
+                    ),
                 ),
-                ("tokens_per_second", models.FloatField(blank=True, null=True)),
+                ("tokens_per_second", models.FloatField("tokens per second", blank=True, null=True)),
             ],
             options={
+                "verbose_name": "generation",
+                "verbose_name_plural": "generations",
                 "indexes": [models.Index(fields=["state", "process"], name="generations_by_state")],
                 "constraints": [
                     models.UniqueConstraint(fields=("visitor", "request_id"), name="request_runs_once"),
@@ -167,7 +193,7 @@ class Migration(migrations.Migration):
                 ("comment", models.TextField(blank=True)),
                 ("created", models.DateTimeField(auto_now_add=True)),
             ],
-            options={"verbose_name_plural": "feedback"},
+            options={"verbose_name": "rating", "verbose_name_plural": "ratings"},
         ),
         migrations.CreateModel(
             name="Process",

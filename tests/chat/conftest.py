@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -11,12 +11,16 @@ from uuid import uuid4
 import pytest
 from channels.testing import WebsocketCommunicator
 from django.contrib.sessions.backends.db import SessionStore
+from django.utils import translation
+from django.utils.translation import trans_real
 
 from chat import consumers
 from chat.consumers import ChatConsumer
 from chat.history.history import History
 from chat.history.values import Caller, Question
+from chat.management import translations
 from chat.streams.hub import Hub
+from chat.templatetags.catalog import _catalog
 from chat.turns.registry import Turns
 from tests.chat.doubles import FailingHistory, ScriptedController
 
@@ -25,6 +29,18 @@ from tests.chat.doubles import FailingHistory, ScriptedController
 def no_static_files(settings: Any) -> None:
     """Each client has middleware of its own, which would look for a thousand files first."""
     settings.SERVESTATIC_USE_FINDERS = False
+
+
+@pytest.fixture
+def compiled() -> Iterator[None]:
+    """The catalogues as `make` compiles them, read anew."""
+    for language in translations.languages():
+        for domain in translations.DOMAINS:
+            translations.compile(language, domain)
+    trans_real._translations.clear()  # type: ignore[attr-defined]
+    _catalog.cache_clear()
+    yield
+    translation.activate("en")
 
 
 @pytest.fixture

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
 from django.test import Client
-from django.utils import translation
-from django.utils.translation import trans_real
 
 from chat.management import translations
-from chat.templatetags.catalog import _catalog
 
 BOTH = pytest.mark.parametrize(
     ("language", "domain"),
     [(language, domain) for language in translations.languages() for domain in translations.DOMAINS],
 )
-
-
-@pytest.fixture
-def compiled() -> Iterator[None]:
-    """The catalogues as `make` compiles them, read anew."""
-    for language in translations.languages():
-        for domain in translations.DOMAINS:
-            translations.compile(language, domain)
-    trans_real._translations.clear()  # type: ignore[attr-defined]
-    _catalog.cache_clear()
-    yield
-    translation.activate("en")
 
 
 @BOTH

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -360,6 +361,13 @@ async def test_an_outage_of_the_database_ends_no_answer(site: Processes) -> None
             assert (await watching.ask("generation.stop", generation=told.accepted["generation"]))[
                 "code"
             ] == "unavailable"
+            for who, path, status, said in (
+                (Visitor(site.one.url), "/", 500, "<h1>Something went wrong</h1>"),
+                (visitor, "/api/conversations/", 503, '"code":"unavailable"'),
+            ):
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    await who.get(path)
+                assert (refused.value.code, said in refused.value.read().decode()) == (status, True)
         await read_for(14)  # long enough for everybody to be sure of the others again
         while (await watching.ask("generation.stop", generation=told.accepted["generation"]))["type"] == "error":
             pass

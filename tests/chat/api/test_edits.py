@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -245,6 +246,18 @@ async def test_an_export_has_the_texts_as_they_were_written(browser: AsyncClient
     assert text.startswith('# A "quoted" **title**\n\n## System prompt\n\nBe brief.\n\n## You, ')
     assert 'A "quoted" **title**\nand 本文' in text
     assert text.endswith("UTC\n\nAn answer\n")
+
+
+@pytest.mark.usefixtures("compiled")
+async def test_the_headings_of_an_export_are_in_the_visitors_language(browser: AsyncClient, talk: Talk) -> None:
+    one = await talk.ask("You and I", settings=ConversationSettings(system="Be brief."))
+    address = f"/c/{one.conversation}/export.md"
+    for language, headings in (
+        ("en", ["You and I", "System prompt", "You", "Answer"]),
+        ("ja", ["You and I", "システムプロンプト", "あなた", "回答"]),
+    ):
+        text = (await browser.get(address, headers={"accept_language": language})).content.decode()
+        assert re.findall(r"^#+ ([^,\n]+)", text, re.MULTILINE) == headings
 
 
 async def test_nobody_changes_what_is_anothers(browser: AsyncClient, talk: Talk) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.server import ROOT
 
-CONTRACTS = ("history/test_history.py", "cluster/test_heartbeat.py")
+CONTRACTS = ("history/test_history.py", "cluster/test_heartbeat.py", "test_admin.py", "test_admin_of_many_rows.py")
 
 LEFT_OPEN = (
     "-W",
@@ -33,7 +33,7 @@ def run(database: str, *arguments: str) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_histories_and_signs_of_life(postgresql: str) -> None:
+def test_histories_signs_of_life_and_the_admin(postgresql: str) -> None:
     run(postgresql, *CONTRACTS)
 
 

@@ -56,7 +56,7 @@ def commands(given: argparse.Namespace) -> dict[str, list[str]]:
     if given.llamacpp:
         found["llama.cpp"] = [given.llamacpp, str(HERE / "llamacpp.py"), str(given.gguf or gguf_file()), *wanted]
     if given.openvino:
-        found["OpenVINO"] = [given.openvino, str(HERE / "openvino.py"), given.openvino_model, *wanted]
+        found["OpenVINO"] = [given.openvino, str(HERE / "openvinogenai.py"), given.openvino_model, *wanted]
     if given.original:
         found["original"] = [given.original, str(HERE / "original.py"), given.original_model, *wanted]
     return found
@@ -91,6 +91,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    for peer in ("openvino", "original"):
+        if vars(given)[peer] and not vars(given)[f"{peer}_model"]:
+            parser.error(f"--{peer} needs --{peer}-model")
     seen: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number in range(given.rounds):
         for name, command in commands(given).items():

@@ -1,7 +1,7 @@
 """The original ChatStream 0.3.0 on the rows of `manage.py benchmark --only throughput`, over its own HTTP endpoint.
 
     python -m venv /tmp/original
-    /tmp/original/bin/pip install chatstream==0.3.0 fastapi==0.115.6 uvicorn httpx torch transformers
+    /tmp/original/bin/pip install chatstream==0.3.0 fastapi==0.115.6 uvicorn httpx psutil torch transformers
     /tmp/original/bin/python tests/load/peers/original.py MODEL
 
 MODEL is a directory that transformers loads (the bundled one is converted into `var/models/`). Needs nothing of this

@@ -7,6 +7,7 @@ const CODES = {
   bad_frame: t("The server did not understand this. Reload the page and try again."),
   too_large: t("This message is too long."),
   no_session: t("Your session has ended. Reload the page."),
+  forbidden: t("The server does not accept this from this page. Reload the page and try again."),
   not_found: t("This conversation no longer exists."),
   not_offered: t("This kind of chat is not offered here."),
   bad_parent: t("A question can only follow an answer."),

@@ -5,7 +5,7 @@ By hand, gigabytes; MODEL is a directory that transformers loads (the bundled on
     python -m venv /tmp/openvino && /tmp/openvino/bin/pip install openvino-genai "optimum-intel[openvino]"
     /tmp/openvino/bin/optimum-cli export openvino --model MODEL --task text-generation-with-past \\
         --weight-format int8 OUT
-    /tmp/openvino/bin/python tests/load/peers/openvino.py OUT
+    /tmp/openvino/bin/python tests/load/peers/openvinogenai.py OUT
 
 Needs nothing of this project; `compare` runs it with `--openvino /tmp/openvino/bin/python --openvino-model OUT`.
 """
