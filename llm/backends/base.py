@@ -21,7 +21,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     All running requests may hold `kv_tokens` tokens together; one never needs more than the smaller of that and
     `context_length`. `places` is how many answers can be generated at once, if that is not for the operator to say.
-    `sampling` holds if a request says nothing.
+    `longest_step` are seconds that a step may take, however few LLM_STALL_SECONDS are. `sampling` holds if a request
+    says nothing.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     kv_tokens: int
     places: int | None = None
+    longest_step: float = 0.0
     sampling: SamplingParams = SamplingParams()
 
     @property
@@ -85,6 +87,10 @@ class Backend(Protocol):
         The caller sees to it that the needs of all that run fit `ModelInfo.kv_tokens`; what the backend keeps beside
         them, so as to compute less, makes room for them.
         """
+
+    @property
+    def steps(self) -> int:
+        """A count that grows with every step, whether it brings text or not, as long as a job is under way."""
 
     async def close(self) -> None:
         """End all running generations (each with its End) and free everything. Idempotent."""

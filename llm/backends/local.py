@@ -10,6 +10,8 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
+
 from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.backends.computing import computed
 from llm.backends.forward import forward
@@ -51,9 +53,7 @@ class LocalBackend:
         loaded, renderer, engine, info = await computed(self._load, progress)
         self._renderer, self._longest, self._tokenizer = renderer, info.largest_need, loaded.tokenizer
         if not self._closed:
-            stall_seconds = self._settings.stall_seconds
-            if info.places == 1:  # a long prompt is one step there, and no step may take longer than an answer
-                stall_seconds = max(stall_seconds, self._settings.generation_timeout)
+            stall_seconds = max(self._settings.stall_seconds, info.longest_step)
             self._engine = EngineThread(engine, asyncio.get_running_loop(), stall_seconds=stall_seconds)
         return info
 
@@ -92,12 +92,11 @@ class LocalBackend:
         logger.warning("%s cannot be batched: %s. It gives one answer at a time, which is slower.", kind, reason)
         mode = f"one answer at a time, {where} ({kind} cannot be batched: {reason})"
         kv = kv_tokens(self._settings, context)
-        return engine, self._info(loaded, context, mode, kv, places=1)
+        info = self._info(loaded, context, mode, kv)  # a long prompt is one step, and may take as long as an answer
+        return engine, msgspec.structs.replace(info, places=1, longest_step=self._settings.generation_timeout)
 
-    def _info(self, loaded: LoadedModel, context: int, mode: str, kv: int, places: int | None = None) -> ModelInfo:
-        return ModelInfo(
-            name=loaded.name, context_length=context, mode=mode, kv_tokens=kv, places=places, sampling=loaded.sampling
-        )
+    def _info(self, loaded: LoadedModel, context: int, mode: str, kv: int) -> ModelInfo:
+        return ModelInfo(name=loaded.name, context_length=context, mode=mode, kv_tokens=kv, sampling=loaded.sampling)
 
     def prepare(self, request: GenerationRequest) -> Prepared:
         if self._renderer is None:
@@ -121,6 +120,10 @@ class LocalBackend:
         job = LocalJob(self._engine, sequence, text, prepared.left_out, emit)
         self._engine.start(job.generation)
         return job
+
+    @property
+    def steps(self) -> int:
+        return 0 if self._engine is None else self._engine.steps
 
     async def close(self) -> None:
         self._closed = True

@@ -121,6 +121,7 @@ class SyntheticBackend:
             kv_tokens=places * context if kv_tokens == "auto" else kv_tokens,
             sampling=DEFAULTS,
         )
+        self.steps = 0
         self._jobs: list[SyntheticJob] = []
         self._stepping: asyncio.Task[None] | None = None
 
@@ -179,4 +180,5 @@ class SyntheticBackend:
             due = max(due + self._period, loop.time())
             await asyncio.sleep(due - loop.time())
             self._jobs = [job for job in self._jobs if job.step()]
+            self.steps += 1
         self._stepping = None

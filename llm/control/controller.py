@@ -60,7 +60,7 @@ class GenerationController(ModelStatus):
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = -TELL_EVERY
         self._mode = ""
-        self._moves = 0
+        self._longest_step = 0.0
 
     async def load(self) -> None:
         """Load the model; until it is loaded nobody is admitted. Raises ConfigurationError."""
@@ -80,6 +80,7 @@ class GenerationController(ModelStatus):
         self.defaults = msgspec.structs.replace(info.sampling, max_new_tokens=self._limits.max_new_tokens)
         self._max_running = min(self._max_running, info.places or self._max_running)
         self._memory, self._largest_need = TokenBudget(info.kv_tokens), info.largest_need
+        self._longest_step = info.longest_step
         self._set_status(Status(state="ready"))
 
     @property
@@ -88,8 +89,12 @@ class GenerationController(ModelStatus):
 
     @property
     def moves(self) -> int | None:
-        """A count that changes with every token and every end; None while nothing runs (llm.service.watchdog.Work)."""
-        return self._moves if self._running else None
+        """A count that changes with every step; None while nothing is computed (llm.service.watchdog.Work)."""
+        return self._backend.steps if any(generation.computed for generation in self._running) else None
+
+    @property
+    def stall_seconds(self) -> float:
+        return max(self._limits.stall_seconds, self._longest_step)
 
     async def admit(self, visitor: str) -> Generation:
         if self.status.state != "ready":
@@ -199,7 +204,6 @@ class GenerationController(ModelStatus):
         generation.tell_place(position, self._waiting_count, self._waits(position)[-1])
 
     def charge(self, generation: Generation, tokens: int) -> None:
-        self._moves += 1
         self._waiting.charge(generation.visitor, tokens)
 
     def prepared(self, generation: Generation) -> None:

@@ -140,6 +140,11 @@ class Generation:
 
     # Called by the controller
 
+    @property
+    def computed(self) -> bool:
+        """True from the time that the backend has the request until it has left it."""
+        return self._job is not None and not self._ended.done()
+
     def give_place(self) -> None:
         self.place = Place.RUNNING
         if not self._placed.done():

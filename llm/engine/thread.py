@@ -75,6 +75,8 @@ class EngineThread:
     """
 
     def __init__(self, engine: Steps, loop: asyncio.AbstractEventLoop, *, stall_seconds: float | None = None) -> None:
+        self.steps = 0
+        """How many steps were computed, for those who look from other threads whether it goes on."""
         self._engine = engine
         self._loop = loop
         self._stall_seconds = stall_seconds
@@ -112,6 +114,7 @@ class EngineThread:
             while self._obey():
                 with self._watched():
                     self._step()
+                self.steps += 1
                 self._deliver()
             finish = "interrupted"
         except Exception:

@@ -119,7 +119,7 @@ class Service:
         if not self._stays:
             yield
             return
-        watchdog = asyncio.create_task(Watchdog(self.controller, self._settings.stall_seconds).run())
+        watchdog = asyncio.create_task(Watchdog(self.controller).run())
         try:
             yield
         finally:

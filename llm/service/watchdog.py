@@ -22,11 +22,12 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # who does not listen must not hold up the loop
             sender.sendto(state.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
-        except OSError:
-            log.warning("systemd could not be told %s", state, exc_info=True)
+    except OSError:
+        log.warning("systemd could not be told %s", state, exc_info=True)
 
 
 def watchdog_seconds() -> float | None:
@@ -45,19 +46,22 @@ class Work(Protocol):
 
     @property
     def moves(self) -> int | None:
-        """A count that changes as work is done; None while there is nothing to do."""
+        """A count that changes with every step, however little comes of it; None while there is nothing to do."""
+
+    @property
+    def stall_seconds(self) -> float:
+        """Seconds that one step may take."""
 
 
 class Watchdog:
     """Says READY when the work can begin, and WATCHDOG from then on, as long as the loop turns and the work moves.
 
-    Work that has stood still for `stall` seconds gets no further sign of life, so that systemd ends the process; work
-    that moves again in time gets on.
+    Work that has stood still for longer than a step may take gets no further sign of life, so that systemd ends the
+    process; work that moves again in time gets on.
     """
 
-    def __init__(self, work: Work, stall: float) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._stall = stall
         self._period = (watchdog_seconds() or 2 * LOADING_SECONDS) / 4
         self._ready = False
         self._moves: int | None = None
@@ -76,5 +80,5 @@ class Watchdog:
         moves = self._work.moves
         if moves is None or moves != self._moves:
             self._moves, self._moved_at = moves, now
-        if self._ready and now - self._moved_at < self._stall:
+        if self._ready and now - self._moved_at < self._work.stall_seconds:
             notify("WATCHDOG=1")

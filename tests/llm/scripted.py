@@ -50,12 +50,20 @@ class ScriptedBackend:
         self.gate.set()
         self.jobs: list[ScriptedJob] = []
         self.closed = False
+        self.steps = 0
+        self.longest_step = 0.0
         self._load_error = load_error
 
     async def load(self, progress: Progress) -> ModelInfo:
         if self._load_error is not None:
             raise ConfigurationError(self._load_error)
-        return ModelInfo(name="scripted", context_length=self.context, mode="scripted", kv_tokens=self.kv_tokens)
+        return ModelInfo(
+            name="scripted",
+            context_length=self.context,
+            mode="scripted",
+            kv_tokens=self.kv_tokens,
+            longest_step=self.longest_step,
+        )
 
     def prepare(self, request: GenerationRequest) -> ScriptedPrompt:
         self.gate.wait(10)

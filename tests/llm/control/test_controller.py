@@ -125,6 +125,29 @@ async def test_run_streams_text_and_ends_once(make: Make, backend: ScriptedBacke
     assert (stats.finished, stats.prompt_tokens, stats.completion_tokens) == ({"stop": 1}, 3, 2)
 
 
+async def test_work_moves_with_every_step_of_what_the_backend_has(make: Make, backend: ScriptedBackend) -> None:
+    """With text or without: a prompt may take longer to compute than the model's process may stand still."""
+    controller = await make(stall_seconds=30.0)
+    assert controller.moves is None
+    backend.gate.clear()
+    stream = (await controller.admit("ada")).run(request())
+    assert controller.moves is None  # it has its place, and its text is still being counted
+    backend.gate.set()
+    await until(stream, Started)
+    for steps in (0, 1, 2):
+        backend.steps = steps
+        assert controller.moves == steps
+    backend.jobs[0].end()
+    await until(stream, Finished)
+    assert controller.moves is None
+    assert controller.stall_seconds == 30.0
+
+
+async def test_work_may_stand_still_for_as_long_as_a_step_may_take(make: Make, backend: ScriptedBackend) -> None:
+    backend.longest_step = 300.0
+    assert (await make(stall_seconds=30.0)).stall_seconds == 300.0
+
+
 async def test_waiting_hears_its_place_and_every_change(make: Make, backend: ScriptedBackend) -> None:
     controller = await make(1, 3)
     running = (await controller.admit("ada")).run(request("first"))

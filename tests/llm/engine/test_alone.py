@@ -159,6 +159,7 @@ async def backend(caplog: pytest.LogCaptureFixture) -> AsyncIterator[LocalBacken
         info = await backend.load(ignore)
     said = "bloom cannot be batched: its attention cannot be replaced"
     assert (info.mode, info.places) == (f"one answer at a time, cpu, float32 ({said})", 1)
+    assert info.longest_step == Settings().generation_timeout  # a long prompt is one step
     assert caplog.messages == [f"{said}. It gives one answer at a time, which is slower."]
     yield backend
     await backend.close()

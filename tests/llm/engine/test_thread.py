@@ -101,6 +101,15 @@ async def test_text_of_an_answer(thread: EngineThread, engine: Steps) -> None:
     assert engine.count == 12
 
 
+async def test_steps_that_bring_no_text_are_counted(thread: EngineThread, engine: Steps) -> None:
+    """Who looks whether the engine goes on must not take a long prompt for a standstill."""
+    one = Watched(1, length=100)
+    thread.start(one.generation)
+    await one.first.wait()
+    assert len(one.updates) == 1
+    assert thread.steps >= 12
+
+
 async def test_one_call_of_the_loop_for_each_step(
     thread: EngineThread, engine: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ class Engine:
 
     loaded = False
     moves: int | None = None
+    stall_seconds = 0.1
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -86,7 +87,7 @@ async def test_signs_of_life_come_only_while_the_work_moves(
     monkeypatch.setenv("WATCHDOG_USEC", "40000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     engine = Engine()
-    running = asyncio.create_task(Watchdog(engine, stall=0.1).run())
+    running = asyncio.create_task(Watchdog(engine).run())
     try:
         assert (await asyncio.to_thread(heard, systemd)).startswith("EXTEND_TIMEOUT_USEC=")
         engine.loaded = True
