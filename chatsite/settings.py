@@ -58,6 +58,10 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
+# Bytes of a request's body. The largest that a page of the site sends are settings with a system prompt of 8,000
+# characters and the admin's forms, which have at most DATA_UPLOAD_MAX_NUMBER_FIELDS (1,000) fields of some 60 bytes.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+
 ROOT_URLCONF = "chatsite.urls"
 ASGI_APPLICATION = "chatsite.asgi.application"
 
