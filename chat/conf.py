@@ -7,6 +7,7 @@ values into Django's settings as strings, and they are converted here.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,11 @@ from django.dispatch import receiver
 from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+"""Ports that are not written in an origin."""
+
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([\w.-]+|\[[0-9a-f:.]+\])(?::(\d+))?/?")
 
 
 class ChatSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +42,7 @@ class ChatSettings(msgspec.Struct, frozen=True, kw_only=True):
     sign_up: bool | None = None  # who comes may make an account; None: unless one is required
     sign_ins_per_minute: Annotated[int, Meta(ge=0)] = 10  # failed attempts of one address; 0: no limit
     system_prompt: Literal["extend", "replace", "fixed"] = "extend"  # of a conversation, beside LLM_SYSTEM_PROMPT
-    origins: tuple[str, ...] = ()  # further origins whose pages may open a socket, comma-separated
+    origins: tuple[str, ...] = ()  # further origins whose pages may open a socket and send forms, comma-separated
     session_days: Annotated[int, Meta(ge=1, le=3_650)] = 365  # without a visit, until the browser is forgotten
 
     @property
@@ -68,10 +74,19 @@ def from_mapping(values: Mapping[str, Any], *, strict: bool = True) -> ChatSetti
 
 def _value(field: str, value: Any) -> Any:
     if field == "origins" and isinstance(value, str):
-        value = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+        value = [_origin(origin.strip()) for origin in value.split(",") if origin.strip()]
     if field == "sign_up" and value == "":
         value = None
     return getattr(msgspec.convert({field: value}, ChatSettings, strict=False), field)
+
+
+def _origin(value: str) -> str:
+    """Return an origin as browsers write it. Raises ValidationError."""
+    found = ORIGIN.fullmatch(value.lower())
+    if found is None:
+        raise msgspec.ValidationError("Expected scheme://host or scheme://host:port for each origin")
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" if port in (None, DEFAULT_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
 
 
 def _in_words(error: Exception) -> str:

@@ -116,7 +116,7 @@ def _conversations(stop: threading.Event) -> int:
 
 
 def _unused_sessions(stop: threading.Event, *, all_sessions: bool) -> int:
-    """Delete the sessions of visitors who never sent a message: of crawlers, mostly.
+    """Delete the sessions of visitors who never sent a message: of people who only looked, mostly.
 
     Each session is looked at once, a day after it was last written.
     """

@@ -26,9 +26,10 @@ def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse
     if get_settings().login_required and not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     caller = identity.ensure(request)
-    if conversation is not None and not async_to_sync(get_history().holds)(caller, conversation):
+    if conversation is not None and not (caller and async_to_sync(get_history().holds)(caller, conversation)):
         raise Http404("There is no such conversation.")
     offered = {
+        "known": caller is not None,
         "chats": get_settings().temporary,
         "system_prompt": get_settings().system_prompt,
         "ranges": ranges(),

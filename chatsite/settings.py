@@ -58,6 +58,10 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
+# Bytes of a request's body. The largest that a page of the site sends are settings with a system prompt of 8,000
+# characters and the admin's forms, which have at most DATA_UPLOAD_MAX_NUMBER_FIELDS (1,000) fields of some 60 bytes.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+
 ROOT_URLCONF = "chatsite.urls"
 CSRF_FAILURE_VIEW = "chat.failures.csrf"
 ASGI_APPLICATION = "chatsite.asgi.application"
@@ -120,9 +124,12 @@ REDIS_URL = env.str("REDIS_URL", default="")
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 vars().update(backends.redis(REDIS_URL))  # another engine, caches, a channel layer
 SEVERAL_PROCESSES = bool(REDIS_URL) and DATABASES["default"]["ENGINE"].endswith("postgresql")
-SESSION_COOKIE_AGE = chat_settings(vars(), strict=False).session_days * 24 * 60 * 60
+_chat = chat_settings(vars(), strict=False)
+SESSION_COOKIE_AGE = _chat.session_days * 24 * 60 * 60
 SESSION_COOKIE_SAMESITE = "Lax"
 
+# A proxy that strips the port makes the site's own pages foreign to it: what may open a socket may send a form too.
+CSRF_TRUSTED_ORIGINS = list(_chat.origins)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"

@@ -55,9 +55,10 @@ class Visitor:
         return await asyncio.to_thread(send)
 
     async def cookies(self) -> str:
-        """The header's value; the first call fetches the page for it."""
-        if not list(self._cookies):
-            await self.get("/")
+        """The header's value; the first call fetches the page for it, once for each of the two cookies."""
+        for _ in range(2):
+            if not any(cookie.name == "sessionid" for cookie in self._cookies):
+                await self.get("/")
         return "; ".join(f"{cookie.name}={cookie.value}" for cookie in self._cookies)
 
     @asynccontextmanager

@@ -20,8 +20,8 @@ def of_scope(scope: dict[str, Any]) -> str:
 
 
 def of_request(request: HttpRequest) -> str:
-    """Return the address of a request."""
-    return _address(request.META["REMOTE_ADDR"], request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    """Return the address of a request, which has none if it came over a unix socket."""
+    return _address(request.META.get("REMOTE_ADDR") or "", request.META.get("HTTP_X_FORWARDED_FOR", ""))
 
 
 def _address(client: str, forwarded: str) -> str:

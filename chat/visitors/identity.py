@@ -56,8 +56,14 @@ async def remains(key: str, caller: Caller) -> bool:
     return await reading(of_session)(store) == caller
 
 
-def ensure(request: HttpRequest) -> Caller:
-    """Return the visitor of a page, and make a new one known to the session, whose age counts from today."""
+def ensure(request: HttpRequest) -> Caller | None:
+    """Return the visitor of a page, and make a new one known to the session, whose age counts from today.
+
+    None for a client that sends no cookie at all, as crawlers do: a session that it does not keep would be a row for
+    each page. It gets the cookie of the forms first, and comes back with that if it keeps cookies.
+    """
+    if not request.COOKIES:
+        return None
     session, user = request.session, request.user
     if not _welcome(session):
         logout(request)

@@ -28,6 +28,8 @@ def parse(text: str) -> AnyClientFrame:
         raise TooLarge(f"A frame has at most {MAX_FRAME_BYTES} bytes.", _id_of(text))
     try:
         frame: AnyClientFrame = _client.decode(text)
+    except RecursionError as error:
+        raise BadFrame("This is nested too deeply.") from error
     except msgspec.DecodeError as error:
         raise BadFrame(str(error).replace("`", ""), _id_of(text)) from error
     if "\0" in frame.id or (isinstance(frame, MessageSend) and "\0" in frame.text):
@@ -53,5 +55,5 @@ def error(code: str, *, id: str | UnsetType = UNSET, message: str = "", retry_af
 def _id_of(text: str) -> str | UnsetType:
     try:
         return _id.decode(text).id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return UNSET

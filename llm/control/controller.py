@@ -154,10 +154,12 @@ class GenerationController(ModelStatus):
             room, own_room = room + free, own_room + own_free
         elif free and own_free:
             return
-        waiting, retry_after = self._waiting_count, self._waits(1)[0] or RETRY_UNKNOWN
-        if self._waiting.waiting(visitor) >= own_room or not (own_free or self._max_queued):
+        waiting, own_waiting = self._waiting_count, self._waiting.waiting(visitor)
+        retry_after = self._waits(1)[0] or RETRY_UNKNOWN
+        may_wait = bool(own_room and self._max_queued)  # else it is what this visitor has running that is too much
+        if (own_waiting and own_waiting >= own_room) or not (may_wait or own_free):
             raise VisitorLimit("You have as many answers under way as one visitor may.", retry_after=retry_after)
-        if waiting >= room:
+        if waiting >= room or not own_room:
             raise Overloaded(
                 f"{len(self._running)} answers are under way and {waiting} are waiting: no more can be taken.",
                 retry_after=retry_after,

@@ -11,8 +11,12 @@ from uuid import uuid4
 import pytest
 from channels.testing import WebsocketCommunicator
 from django.contrib.sessions.backends.db import SessionStore
+<<<<<<< HEAD
 from django.utils import translation
 from django.utils.translation import trans_real
+=======
+from django.test import AsyncClient, Client
+>>>>>>> h/edge
 
 from chat import consumers
 from chat.consumers import ChatConsumer
@@ -68,6 +72,11 @@ async def turns(controller: ScriptedController, history: History) -> AsyncIterat
 def a_visitor() -> Caller:
     """Someone who has opened the page."""
     return Caller(uuid4(), uuid4().hex)
+
+
+def again(client: Client | AsyncClient) -> None:
+    """Make it a browser that comes again: one that sends a cookie."""
+    client.cookies["theme"] = "light"
 
 
 def question(visitor: Caller, text: str = "Hello", **fields: Any) -> Question:

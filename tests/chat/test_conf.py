@@ -24,8 +24,25 @@ def test_values_come_as_strings_and_others_are_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "origin"),
+    [
+        ("https://Chat.Example.org:443/", "https://chat.example.org"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://chat.example.org:80", "https://chat.example.org:80"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ],
+)
+def test_an_origin_is_taken_as_browsers_write_it(value: str, origin: str) -> None:
+    assert from_mapping({"CHAT_ORIGINS": value}).origins == (origin,)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("CHAT_ORIGINS", "chat.example.org"),
+        ("CHAT_ORIGINS", "https://chat.example.org/chat"),
+        ("CHAT_ORIGINS", "https://*.example.org"),
+        ("CHAT_ORIGINS", "https://one.example,two.example"),
         ("CHAT_MESSAGE_MAX_CHARS", "many"),
         ("CHAT_MESSAGE_MAX_CHARS", "0"),
         ("CHAT_WATCHES_PER_SOCKET", "-1"),

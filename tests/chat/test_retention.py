@@ -25,7 +25,7 @@ from chat.models import Chore, Conversation, Generation, Message, Visitor
 from chat.retention import BATCH, Purged, Retention, begin, purge
 from chat.turns.registry import Turns
 from llm.events import Finished
-from tests.chat.conftest import Connect, a_visitor, question
+from tests.chat.conftest import Connect, a_visitor, again, question
 from tests.chat.doubles import ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +40,7 @@ def opened(written: timedelta, client: Client | None = None) -> Client:
     if client is None:
         client = Client()
         client.handler = HANDLER  # it takes a while to make one
+    again(client)
     client.get("/")
     age(client, written)
     return client
@@ -237,7 +238,7 @@ def test_the_command_says_what_is_gone(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.startswith("Gone: 1 deleted conversations, 0 sessions that ended, 1 sessions")
 
 
-def test_sessions_of_those_who_keep_no_cookie_are_bounded() -> None:
+def test_sessions_of_those_who_do_not_keep_theirs_are_bounded() -> None:
     for _ in range(BATCH + 50):
         opened(timedelta())
     assert Session.objects.count() == BATCH + 50

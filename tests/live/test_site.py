@@ -55,7 +55,7 @@ async def test_stored_text_is_the_streamed_text(site: Site) -> None:
         (listed,) = (await visitor.json("/api/conversations/"))["conversations"]
         assert listed["title"] == "Hello"
     other = Visitor(site.url)
-    await other.get("/")
+    await other.cookies()
     assert (await other.json("/api/conversations/"))["conversations"] == []
 
 

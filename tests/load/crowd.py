@@ -56,7 +56,7 @@ class Crowd:
 
         async def come(visitor: Visitor) -> None:
             async with gate:
-                await visitor.get("/")
+                await visitor.cookies()
 
         await asyncio.gather(*map(come, visitors))
         await asyncio.gather(*(self._visit(visitor, random.Random(chance.random())) for visitor in visitors))

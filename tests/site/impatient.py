@@ -1,4 +1,4 @@
-"""manage.py for a server that gives up a silent socket after four seconds, where it has twenty of patience."""
+"""manage.py for a server that gives up after a few seconds: a silent socket, a slow request, an unread answer."""
 
 import os
 import sys
@@ -11,8 +11,9 @@ if __name__ == "__main__":
     import django
 
     django.setup()
-    from chatsite import server, sockets
+    from chatsite.server import requests, server, sockets
 
     server.PING_SECONDS = 1
     sockets.ChatSocket.SILENCE = 4.0
+    requests.REQUEST_SECONDS = requests.UNREAD_SECONDS = requests.Channel.abortTimeout = 3.0
     execute_from_command_line(sys.argv)

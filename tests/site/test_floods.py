@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from socket import SO_SNDBUF, SOL_SOCKET
+from contextlib import suppress
+from socket import SO_SNDBUF, SOL_SOCKET, create_connection, socket
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
-from tests.raw import PING, TEXT, RawSocket, masked
+from tests.raw import PING, TEXT, RawSocket, masked, opening
 from tests.server import Serve, Site
 from tests.visitor import Socket, Visitor
 
@@ -21,6 +23,9 @@ AT_ONCE = 100
 
 FLOOD = 50_000
 MEMORY = 10 * 2**20
+BUSY = 3.0
+"""Seconds of computing."""
+
 DELAY = 0.5
 """Seconds another socket may wait for an answer; on a free machine it is a few milliseconds."""
 
@@ -80,6 +85,30 @@ async def test_a_flood_is_closed_costs_no_memory_and_keeps_nobody_waiting(site: 
     assert delay < DELAY
     assert await asyncio.to_thread(flooding.close_code) == TOO_MANY
     flooding.socket.close()
+
+
+async def test_a_socket_that_is_closed_is_not_read_either(site: Site) -> None:
+    """It has ten seconds to say that it has heard; what it says instead is work for nobody."""
+    assert site.process is not None
+    address, process = urlsplit(site.url), psutil.Process(site.process.pid)
+    with create_connection((address.hostname, address.port), timeout=15) as stranger:
+        stranger.sendall(opening(site.url, "no=session"))
+        await asyncio.to_thread(read_until, stranger, (4401).to_bytes(2, "big"))
+        before = sum(process.cpu_times()[:2])
+        await asyncio.to_thread(flood_until_dropped, stranger, masked(TEXT, b"a"))
+        assert sum(process.cpu_times()[:2]) - before < BUSY
+
+
+def read_until(connection: socket, end: bytes) -> None:
+    read = b""
+    while end not in read:
+        read += connection.recv(4096)
+
+
+def flood_until_dropped(connection: socket, frame: bytes) -> None:
+    with suppress(ConnectionError):
+        while True:
+            connection.sendall(frame * 1000)
 
 
 async def test_what_is_within_the_allowance_is_answered_to_the_last_frame(site: Site) -> None:

@@ -21,6 +21,7 @@ from django.conf import settings
 django.setup()
 from llm.conf import get_settings
 names = ["DEBUG", "ALLOWED_HOSTS", "SESSION_COOKIE_SECURE", "SECURE_HSTS_SECONDS", "SESSION_COOKIE_AGE"]
+names.append("CSRF_TRUSTED_ORIGINS")
 found = {name: getattr(settings, name) for name in names}
 found |= {"var": str(settings.CHATSTREAM_VAR)}
 found |= {"llm_var": get_settings().var, "llm_queue": get_settings().max_queue_size}
@@ -49,6 +50,7 @@ def test_the_defaults_are_safe_on_loopback(tmp_path: Path) -> None:
         "SESSION_COOKIE_SECURE": False,
         "SECURE_HSTS_SECONDS": 0,
         "SESSION_COOKIE_AGE": 365 * 24 * 60 * 60,
+        "CSRF_TRUSTED_ORIGINS": [],
         "var": str(tmp_path / "new" / "var"),
         "llm_var": str(tmp_path / "new" / "var"),
         "llm_queue": 64,
@@ -57,12 +59,18 @@ def test_the_defaults_are_safe_on_loopback(tmp_path: Path) -> None:
 
 def test_values_come_from_the_environment(tmp_path: Path) -> None:
     found = settings(
-        tmp_path, BEHIND_PROXY="1", ALLOWED_HOSTS="chat.example.org", CHAT_SESSION_DAYS="2", LLM_MAX_QUEUE_SIZE="7"
+        tmp_path,
+        BEHIND_PROXY="1",
+        ALLOWED_HOSTS="chat.example.org",
+        CHAT_ORIGINS="https://chat.example.org:8443",
+        CHAT_SESSION_DAYS="2",
+        LLM_MAX_QUEUE_SIZE="7",
     )
     assert found["SESSION_COOKIE_SECURE"] is True
     assert found["SECURE_HSTS_SECONDS"] == 365 * 24 * 60 * 60
     assert found["ALLOWED_HOSTS"] == ["chat.example.org"]
     assert found["SESSION_COOKIE_AGE"] == 2 * 24 * 60 * 60
+    assert found["CSRF_TRUSTED_ORIGINS"] == ["https://chat.example.org:8443"]
     assert found["llm_queue"] == 7
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.console import Console
 import llm
 from chat.conf import get_settings
 from chatsite.progress import LoadingProgress
-from chatsite.server import Server
+from chatsite.server.server import Server
 from chatsite.start import AlreadyServing
 from chatsite.start import drain as drain_site
 from chatsite.start import start as start_site
@@ -62,6 +63,7 @@ class Command(BaseCommand):
             on_drain=drain_site,
             on_stop=stop_site,
             drain_seconds=get_settings().drain_seconds,
+            max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         )
         server.run()
         sys.exit(server.exit_code)

@@ -17,7 +17,7 @@ from chat.accounts.attempts import attempts
 from chat.history.history import History
 from chat.history.values import Caller
 from chat.models import Visitor
-from tests.chat.conftest import Connect, question
+from tests.chat.conftest import Connect, again, question
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick_passwords")]
 
@@ -31,6 +31,7 @@ def quick_passwords(settings: Any) -> None:
 
 
 def ask(client: Client, history: History, text: str = "Hello") -> UUID:
+    again(client)
     client.get("/")
     visitor = Caller(UUID(client.session["visitor"]))
     return async_to_sync(history.accept)(question(visitor, text)).conversation

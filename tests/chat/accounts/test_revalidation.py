@@ -24,8 +24,12 @@ from chat.consumers import ChatConsumer
 from chat.history.values import Caller
 from chat.turns.registry import Turns
 from chat.visitors import identity
+<<<<<<< HEAD
 from llm.events import Finished
 from tests.chat.conftest import Connect, Socket
+=======
+from tests.chat.conftest import Connect, Socket, again
+>>>>>>> h/edge
 from tests.chat.doubles import ScriptedController, Timers
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,6 +50,7 @@ class Browser:
         monkeypatch.setattr(middleware, "get_turns", lambda: turns)
         monkeypatch.setattr(middleware, "GRACE", 0.0)
         self.client = AsyncClient()
+        again(self.client)
 
     async def sign_in(self, user: User) -> None:
         await self.client.aforce_login(user)

@@ -24,7 +24,7 @@ from chat.history.values import Caller, Continue, Redo
 from chat.models import Conversation, Generation, Message, Visitor
 from chat.turns.registry import Turns
 from llm.events import Finished
-from tests.chat.conftest import Connect, a_visitor, question
+from tests.chat.conftest import Connect, a_visitor, again, question
 from tests.chat.doubles import ScriptedController
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -137,6 +137,7 @@ async def test_a_page_view_leaves_no_row_and_a_message_leaves_the_visitors_sessi
     turns: Turns, connect: Connect
 ) -> None:
     browser = AsyncClient()
+    again(browser)
     await browser.get("/")
     session = await browser.asession()
     assert await Session.objects.acount() == 1
@@ -164,6 +165,7 @@ def test_a_chat_ends_with_its_session(client: Client, engine: str) -> None:
         assert client.get(f"/c/{conversation}/").status_code == 200
         assert SECRET in client.get(f"/api/conversations/{conversation}/").content.decode()
         client.logout()
+        again(client)
         client.get("/")
         assert client.session["temporary"] != visitor.temporary
         assert client.get(f"/c/{conversation}/").status_code == 404

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.db import SessionStore
 from django.test import RequestFactory, override_settings
 
+from chat.accounts.views import sign_in
 from chat.visitors import addresses
 
 
@@ -34,3 +37,13 @@ def test_the_address_is_the_connection_s_or_the_one_the_proxy_has_seen(
         )
         request.META["REMOTE_ADDR"] = client[0] if client else ""
         assert addresses.of_request(request) == address
+
+
+@pytest.mark.django_db
+def test_a_form_over_a_unix_socket_comes_from_nowhere_in_particular() -> None:
+    request = RequestFactory().post("/account/sign-in/", {"username": "ada", "password": "no"})
+    del request.META["REMOTE_ADDR"]
+    assert addresses.of_request(request) == ""
+    request.session, request.user = SessionStore(), AnonymousUser()
+    request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
+    assert sign_in(request).status_code == 200

@@ -8,17 +8,19 @@ from uuid import UUID, uuid4
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import AsyncClient, Client
 
 from chat.history.history import History
 from chat.history.values import Caller
 from chat.models import Conversation, Generation, Visitor
-from tests.chat.conftest import question
+from tests.chat.conftest import again, question
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def visit(client: Client, path: str = "/") -> UUID:
+    again(client)
     assert client.get(path).status_code == 200
     return UUID(client.session["visitor"])
 
@@ -36,6 +38,20 @@ def test_a_page_makes_a_visitor_known_without_a_row(client: Client) -> None:
     assert cookie["max-age"] == 365 * 24 * 60 * 60
     assert cookie["httponly"]
     assert cookie["samesite"] == "Lax"
+
+
+def test_a_page_without_a_cookie_makes_no_session_and_says_so(client: Client) -> None:
+    """Of a crawler each page would be a row. Its first answer has a cookie; who sends that back is a browser."""
+    for _ in range(3):
+        answer = Client().get("/")
+        assert set(answer.cookies) == {"csrftoken"}
+        assert 'data-session="none"' in answer.content.decode()
+    assert not Session.objects.exists()
+    first, second = client.get("/"), client.get("/")
+    assert set(first.cookies) == {"csrftoken"}
+    assert "sessionid" in second.cookies
+    assert "data-session" not in second.content.decode()
+    assert Session.objects.count() == 1
 
 
 def test_a_session_lives_on_from_each_day_of_a_visit(client: Client) -> None:

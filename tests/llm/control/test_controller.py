@@ -418,6 +418,17 @@ async def test_without_a_queue_the_capped_visitor_is_told_it_is_his_limit(make: 
         await controller.admit("ada")
 
 
+async def test_where_nobody_may_wait_a_newcomer_is_told_that_everyone_is_busy(make: Make) -> None:
+    controller = await make(2, 4, per_visitor_running=1, per_visitor_queued=0)
+    for visitor in ("ada", "bob"):
+        await controller.admit(visitor)
+    with pytest.raises(Overloaded):
+        await controller.admit("newcomer")
+    with pytest.raises(VisitorLimit):
+        await controller.admit("ada")
+    assert await numbers(controller) == (2, 0)
+
+
 async def test_visitor_with_many_requests_does_not_hold_up_the_others(make: Make, backend: ScriptedBackend) -> None:
     controller = await make(2, 20, per_visitor_running=2)
     greedy = [(await controller.admit("greedy")).run(request(f"greedy {number}")) for number in range(8)]

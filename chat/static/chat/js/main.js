@@ -150,6 +150,11 @@ function choose(chosen) {
   composer.focus();
 }
 
+/** Have the server begin a session: it does so for browsers that have shown that they keep cookies. */
+async function begin() {
+  await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(10_000) }).catch(ignore); // its answer sets the cookie
+}
+
 function ignore() {}
 
 socket.addEventListener("frame", (event) => received(/** @type {CustomEvent} */ (event).detail));
@@ -213,4 +218,5 @@ addEventListener("keydown", (event) => {
 addEventListener("popstate", navigate);
 if (composer.text && !draftOf(addressed()).text) keepDraft(addressed(), { text: composer.text }); // typed before this ran
 navigate();
+if (document.body.dataset.session === "none") await begin();
 socket.connect();

@@ -7,6 +7,7 @@ leaves nothing running. A second signal kills it. Knows connections and processe
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
@@ -14,12 +15,16 @@ from typing import Any
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server as DaphneServer
 from daphne.server import twisted_loop
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from chat.wire.frames import SERVICE_RESTART
 from chat.wire.writer import SOCKET
-from chatsite.sockets import ChatSocket
+from chatsite.server.requests import Channel
+from chatsite.server.sockets import ChatSocket
 from llm.service.watchdog import notify
+
+logger = logging.getLogger(__name__)
 
 MAX_FRAME = 256 * 1024
 """Bytes daphne takes in one frame; the consumer refuses what is above 64 KiB with a word, up to here."""
@@ -40,10 +45,15 @@ APPLICATION_SECONDS = 10.0
 """How long a cancelled connection may take to clean up when the server ends."""
 
 
+CHECK_SECONDS = 2.0
+"""Seconds between two looks at what each connection waits for."""
+
+
 class Server(DaphneServer):
     """Runs `on_start(address)` as a task of its loop once the port is bound.
 
-    At its end it runs `on_drain(drain_seconds)` beside the connections, and `on_stop()` after them.
+    At its end it runs `on_drain(drain_seconds)` beside the connections, and `on_stop()` after them. The body of a
+    request has at most `max_body` bytes.
     """
 
     def __init__(
@@ -56,9 +66,11 @@ class Server(DaphneServer):
         on_drain: Callable[[float], Awaitable[None]],
         on_stop: Callable[[], Awaitable[None]],
         drain_seconds: float,
+        max_body: int,
         **options: Any,
     ) -> None:
         self.exit_code = 0
+        self.max_body = max_body
         self._host = host
         self._on_start = on_start
         self._on_drain = on_drain
@@ -81,6 +93,7 @@ class Server(DaphneServer):
         )
 
     def _ready(self) -> None:
+        self.http_factory.protocol = Channel
         self.ws_factory.protocol = ChatSocket
         self.ws_factory.setProtocolOptions(closeHandshakeTimeout=CLOSING_SECONDS)
 
@@ -88,6 +101,15 @@ class Server(DaphneServer):
         if isinstance(protocol, ChatSocket):
             scope[SOCKET] = protocol
         return super().create_application(protocol, scope)
+
+    def timeout_checker(self) -> None:
+        """Look what each connection waits for. One that cannot be looked at does not keep the others from it."""
+        for protocol in list(self.connections):
+            try:
+                protocol.check_timeouts()
+            except Exception:
+                logger.exception("A connection could not be checked")
+        reactor.callLater(CHECK_SECONDS, self.timeout_checker)
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)

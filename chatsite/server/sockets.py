@@ -16,6 +16,7 @@ from typing import Any
 from daphne.ws_protocol import WebSocketProtocol
 
 from chat.wire.frames import SERVICE_RESTART, TOO_MANY
+from chatsite.server.refusals import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class ChatSocket(WebSocketProtocol):
     so an acknowledgement means that somebody reads.
 
     A peer that sends more frames than FRAMES at once and FRAMES_A_SECOND after that is closed and read no further; one
-    that has UNANSWERED frames waiting for the application is read no further until it has fewer.
+    that has UNANSWERED frames waiting for the application is read no further until it has fewer. One that sends frames
+    before it is told that there is a socket is dropped: it could not know, and they would be kept without bound.
     """
 
     BUFFER = 4 * 1024
@@ -54,6 +56,11 @@ class ChatSocket(WebSocketProtocol):
         self._waited = False
         self._allowance = Allowance(self.FRAMES, self.FRAMES_A_SECOND)
         self._unanswered = 0
+        self._asked = False
+
+    def onConnect(self, request: Any) -> Any:
+        self._asked = True
+        return super().onConnect(request)
 
     def onOpen(self) -> None:
         super().onOpen()
@@ -76,7 +83,10 @@ class ChatSocket(WebSocketProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._life = time.monotonic()
-        super().dataReceived(data)
+        if self.state == self.STATE_CONNECTING and self._asked:
+            self.dropConnection(abort=True)
+        else:
+            super().dataReceived(data)
 
     def send_texts(self, texts: list[bytes]) -> None:
         if self.state == self.STATE_OPEN:
@@ -97,12 +107,21 @@ class ChatSocket(WebSocketProtocol):
     # What arrives
 
     def onFrameBegin(self) -> None:
-        """Count each frame of the peer, of whatever kind."""
-        if self.state == self.STATE_OPEN and not self._allowance.take():
-            logger.info("A socket that sent too many frames was closed")
-            self.sendClose(code=TOO_MANY, reason="too many frames")
+        """Count each frame of the peer, of whatever kind, also while the socket is closing."""
+        if not self._allowance.take():
+            if self.state == self.STATE_OPEN:
+                logger.info("A socket that sent too many frames was closed")
+                self.sendClose(code=TOO_MANY, reason="too many frames")
             self.transport.pauseProducing()
+            self.data = b""
         super().onFrameBegin()
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Keep what has come of a frame in one piece, however small the pieces are that it comes in."""
+        if self.frame_data:
+            self.frame_data[0] += payload
+        else:
+            super().onMessageFrameData(bytearray(payload))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self.state != self.STATE_OPEN:
@@ -121,6 +140,15 @@ class ChatSocket(WebSocketProtocol):
     def onPing(self, payload: bytes) -> None:
         if self.writable.is_set():  # else it does not read what it asks for
             super().onPing(payload)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        self.sendData(refusal(code, headers=dict(responseHeaders or ())))
+
+    def handle_exception(self, exception: Exception) -> None:
+        if self.state == self.STATE_CONNECTING:
+            self.failHandshake("the application failed", 500)
+        else:
+            self.sendCloseFrame(code=1011)
 
     def serverClose(self, code: int | None = None) -> None:
         if code == SERVICE_RESTART:  # an application's `sendClose` takes 1000 and 3000 to 4999 only
