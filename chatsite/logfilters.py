@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
-    """Drop the traceback of a record that says nothing about our code: its line is enough."""
-    record.exc_info = None
+def refusals_in_a_line(record: logging.LogRecord) -> bool:
+    """Drop the traceback of a refused request: it says nothing about our code, and anybody can have it written."""
+    if 400 <= getattr(record, "status_code", 0) < 500:
+        record.exc_info = None
     return True

@@ -12,7 +12,7 @@ from environs import Env
 from chat.conf import FIELDS as CHAT_FIELDS
 from chat.conf import from_mapping as chat_settings
 from chatsite import backends
-from chatsite.logfilters import without_traceback
+from chatsite.logfilters import refusals_in_a_line
 from chatsite.secret import secret_key
 from llm.conf import FIELDS as LLM_FIELDS
 
@@ -168,17 +168,22 @@ LOGGING = {
             "()": "django.utils.log.CallbackFilter",
             "callback": lambda record: getattr(record, "status_code", None) != 503,
         },
-        "no_traceback": {
+        "refusals_in_a_line": {
             "()": "django.utils.log.CallbackFilter",
-            "callback": without_traceback,
+            "callback": refusals_in_a_line,
         },
     },
     "formatters": {"line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["not_503"]}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["not_503", "refusals_in_a_line"],
+        }
+    },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         name: {"level": "INFO", "handlers": ["console"], "propagate": False}
         for name in ("django", "chatsite", "chat", "llm")
-    }
-    | {"django.security.DisallowedHost": {"filters": ["no_traceback"]}},
+    },
 }

@@ -22,9 +22,9 @@ def site(serve: Serve) -> Iterator[Site]:
     return serve(LLM_SYNTHETIC_TOKENS=300, LLM_SYNTHETIC_RATE=50)
 
 
-def fetch(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def fetch(url: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:  # noqa: S310 our own
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:  # noqa: S310 our own
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -74,6 +74,28 @@ def test_a_foreign_host_is_refused_in_one_line(site: Site) -> None:
     assert b"evil" not in page
     (line,) = site.log.read_text()[logged:].splitlines()
     assert "evil.example" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"a=b&" * 1_001, 413),
+        ("multipart/form-data; boundary=b", b"--b\r\n" * 3, 403),
+        ("multipart/form-data; boundary=\xfc", b"", 400),
+        ("multipart/form-data", b"", 400),
+    ],
+    ids=["many fields", "no fields", "a wrong boundary", "no boundary"],
+)
+def test_a_form_that_cannot_be_read_is_refused_on_a_page_and_in_one_line(
+    site: Site, kind: str, body: bytes, status: int
+) -> None:
+    logged = len(site.log.read_text())
+    headers = {"Content-Type": kind, "Cookie": f"csrftoken={'x' * 32}", "Accept-Language": "ja"}
+    answered, told, page = fetch(f"{site.url}/account/sign-in/", body, **headers)
+    assert (answered, told["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert '<html lang="ja"' in page.decode()
+    assert "default-src 'none'" in told["Content-Security-Policy"]
+    assert len(site.log.read_text()[logged:].splitlines()) == 1
 
 
 async def test_sockets_of_foreign_pages_and_of_unknown_addresses_are_refused(site: Site) -> None:
