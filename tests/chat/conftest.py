@@ -11,12 +11,9 @@ from uuid import uuid4
 import pytest
 from channels.testing import WebsocketCommunicator
 from django.contrib.sessions.backends.db import SessionStore
-<<<<<<< HEAD
+from django.test import AsyncClient, Client
 from django.utils import translation
 from django.utils.translation import trans_real
-=======
-from django.test import AsyncClient, Client
->>>>>>> h/edge
 
 from chat import consumers
 from chat.consumers import ChatConsumer

@@ -24,12 +24,8 @@ from chat.consumers import ChatConsumer
 from chat.history.values import Caller
 from chat.turns.registry import Turns
 from chat.visitors import identity
-<<<<<<< HEAD
 from llm.events import Finished
-from tests.chat.conftest import Connect, Socket
-=======
 from tests.chat.conftest import Connect, Socket, again
->>>>>>> h/edge
 from tests.chat.doubles import ScriptedController, Timers
 
 pytestmark = pytest.mark.django_db(transaction=True)
