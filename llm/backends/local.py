@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from llm.backends.base import Emit, End, ModelInfo, Piece
@@ -46,7 +47,7 @@ class LocalBackend:
         self._engine: EngineThread | None = None
         self._closed = False
 
-    async def load(self, progress: Progress) -> ModelInfo:
+    async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
         loaded, engine, info = await computed(self._load, progress)
         self._renderer = Renderer(self._settings, loaded, info.largest_need)
         self._tokenizer = loaded.tokenizer
@@ -54,7 +55,8 @@ class LocalBackend:
             stall_seconds = self._settings.stall_seconds
             if info.places == 1:  # a long prompt is one step there, and no step may take longer than an answer
                 stall_seconds = max(stall_seconds, self._settings.generation_timeout)
-            self._engine = EngineThread(engine, asyncio.get_running_loop(), stall_seconds=stall_seconds)
+            loop = asyncio.get_running_loop()
+            self._engine = EngineThread(engine, loop, died=died, stall_seconds=stall_seconds)
         return info
 
     def _load(self, progress: Progress) -> tuple[LoadedModel, Steps, ModelInfo]:

@@ -103,7 +103,7 @@ class Chunk:
         most = max(1, MOST_SCORES // (query.shape[2] * self._end))
         if self.size <= most or self._causal(kind):
             return self._answers(layer, query, 0, kind)
-        pieces = query.split(most, 1)
+        pieces = torch.split(query, most, 1)
         return torch.cat([self._answers(layer, piece, most * i, kind) for i, piece in enumerate(pieces)], 1)
 
     def _answers(self, layer: int, query: Tensor, at: int, kind: Kind) -> Tensor:
