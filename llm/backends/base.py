@@ -63,6 +63,7 @@ class Prepared(Protocol):
 
 
 Emit = Callable[[Piece | End], None]
+"""It never raises."""
 
 
 class Job(Protocol):
@@ -75,8 +76,12 @@ class Job(Protocol):
 class Backend(Protocol):
     """What generates. `prepare` is called in worker threads, several at once; the other methods on one event loop."""
 
-    async def load(self, progress: Progress) -> ModelInfo:
-        """Make everything ready. Raises ConfigurationError if the operator has to change something."""
+    async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
+        """Make everything ready. Raises ConfigurationError if the operator has to change something.
+
+        `died` is called on the loop if the backend will never generate again though nobody closed it. All generations
+        have had their End by then.
+        """
 
     def prepare(self, request: GenerationRequest) -> Prepared:
         """Render and tokenise the request, and return the argument of `start`. Blocks. Raises RequestError."""

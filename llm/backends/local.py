@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -49,12 +50,13 @@ class LocalBackend:
         self._engine: EngineThread | None = None
         self._closed = False
 
-    async def load(self, progress: Progress) -> ModelInfo:
+    async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
         loaded, renderer, engine, info = await computed(self._load, progress)
         self._renderer, self._longest, self._tokenizer = renderer, info.largest_need, loaded.tokenizer
         if not self._closed:
             stall_seconds = max(self._settings.stall_seconds, info.longest_step)
-            self._engine = EngineThread(engine, asyncio.get_running_loop(), stall_seconds=stall_seconds)
+            loop = asyncio.get_running_loop()
+            self._engine = EngineThread(engine, loop, died=died, stall_seconds=stall_seconds)
         return info
 
     def _load(self, progress: Progress) -> tuple[LoadedModel, Renderer, Steps, ModelInfo]:

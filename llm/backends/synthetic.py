@@ -9,6 +9,7 @@ message is continued where it ends. A word of the prompt counts as a token; the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from llm.backends.base import Emit, End, ModelInfo, Piece
@@ -125,7 +126,7 @@ class SyntheticBackend:
         self._jobs: list[SyntheticJob] = []
         self._stepping: asyncio.Task[None] | None = None
 
-    async def load(self, progress: Progress) -> ModelInfo:
+    async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
         return self._info
 
     def prepare(self, request: GenerationRequest) -> SyntheticAnswer:

@@ -9,15 +9,20 @@ Memory is counted apart from places: all running requests share `kv_tokens` toke
 the next request in order is fixed. It gets the place once the memory it needs is free too; until then nobody overtakes
 it. A request whose prompt was not counted yet is taken for the largest possible.
 
+What fails in one request ends that request (`llm.control.generation`). A fault in what the controller itself counts by
+would leave places that nobody can have: it is `down` from then on, as it is when the backend has died.
+
 The controller knows one backend and no sockets; `llm.service.server` puts it behind one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -30,6 +35,8 @@ from llm.control.waits import ServiceTime, expected_waits
 from llm.errors import ConfigurationError, Overloaded, Unavailable, VisitorLimit
 from llm.events import Stats, Status
 from llm.status import ModelStatus
+
+log = logging.getLogger(__name__)
 
 TELL_EVERY = 0.25
 """Seconds between two announcements of places: a queue that moves fast is not worth a frame for each step."""
@@ -72,7 +79,7 @@ class GenerationController(ModelStatus):
             loop.call_soon_threadsafe(self._report, status)
 
         try:
-            info = await self._backend.load(progress)
+            info = await self._backend.load(progress, self._die)
         except ConfigurationError as error:
             self._set_status(Status(state="failed", message=str(error)))
             raise
@@ -105,8 +112,9 @@ class GenerationController(ModelStatus):
             self._totals["refused"] += 1
             raise
         generation = Generation(self._backend, visitor, self, self._limits, self._clock)
-        self._totals["accepted"] += 1
         self._waiting.push(visitor, generation)
+        generation.place = Place.WAITING
+        self._totals["accepted"] += 1
         self._start_next()
         if generation.place is Place.WAITING:
             self._announce()
@@ -136,7 +144,8 @@ class GenerationController(ModelStatus):
         generations = [*self._order(), *self._running]
         for generation in generations:
             generation.cancel()
-        await asyncio.gather(*(generation.task for generation in generations if generation.task is not None))
+        if tasks := [generation.task for generation in generations if generation.task is not None]:
+            await asyncio.wait(tasks)
         if self._telling is not None:
             self._telling.cancel()
         await self._backend.close()
@@ -186,6 +195,13 @@ class GenerationController(ModelStatus):
         place, generation.place = generation.place, Place.NONE
         if place is Place.NONE:
             return
+        with self._counting():
+            self._free(generation, place)
+            self._count(generation)
+            self._start_next()
+            self._announce()
+
+    def _free(self, generation: Generation, place: Place) -> None:
         if generation is self._next:
             self._next = None
             self._waiting.ran(generation.visitor)
@@ -194,12 +210,10 @@ class GenerationController(ModelStatus):
         else:
             self._running.remove(generation)
             self._memory.release(generation)
+            self.charge(generation, generation.usage.prompt_tokens - generation.usage.cached_tokens)
             self._waiting.ran(generation.visitor)
             if generation.started_at is not None:
                 self._service_time.record(self._clock() - generation.started_at)
-        self._start_next()
-        self._count(generation)
-        self._announce()
 
     def tell_place(self, generation: Generation) -> None:
         position = [*self._order()].index(generation) + 1
@@ -220,13 +234,26 @@ class GenerationController(ModelStatus):
 
     def _start_next(self) -> None:
         """Give free places to the next requests in order, as far as there is memory."""
-        while len(self._running) < self._max_running:
-            self._next = generation = self._next or self._waiting.pop(self._may_run)
-            if generation is None or not self._memory.reserve(generation, self._need(generation)):
-                return
-            self._next = None
-            self._running.add(generation)
-            generation.give_place()
+        with self._counting():
+            while len(self._running) < self._max_running:
+                self._next = generation = self._next or self._waiting.pop(self._may_run)
+                if generation is None or not self._memory.reserve(generation, self._need(generation)):
+                    return
+                self._next = None
+                self._running.add(generation)
+                generation.give_place()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Within the context the books of places change: if that fails they are wrong for good, and this is the end."""
+        try:
+            yield
+        except Exception:
+            log.exception("places are not counted right any more")
+            self._die()
+
+    def _die(self) -> None:
+        self._set_status(Status(state="down", message="The model's process has to start again."))
 
     def _need(self, generation: Generation) -> int:
         return self._largest_need if generation.need is None else generation.need
@@ -253,9 +280,9 @@ class GenerationController(ModelStatus):
     def _tell(self) -> None:
         self._telling = None
         self._told_at = asyncio.get_running_loop().time()
-        size = self._waiting_count
-        for position, (generation, wait) in enumerate(zip(self._order(), self._waits(size), strict=True), start=1):
-            generation.tell_place(position, size, wait)
+        order = [*self._order()]  # one that cannot be told leaves it
+        for position, (generation, wait) in enumerate(zip(order, self._waits(len(order)), strict=True), start=1):
+            generation.tell_place(position, len(order), wait)
 
     def _report(self, status: Status) -> None:
         if self.status.state == "loading":  # a late report of the loading thread must not undo what came after

@@ -22,6 +22,8 @@ from llm.request import GenerationRequest
 
 log = logging.getLogger(__name__)
 
+FAILED = "The model failed on this request."
+
 Push = Callable[[Event], None]
 Clock = Callable[[], float]
 
@@ -43,7 +45,7 @@ class Owner(Protocol):
     model: str
 
     def give_back(self, generation: Generation) -> None:
-        """Free the place of `generation` and give it to the next request. Idempotent."""
+        """Free the place of `generation` and give it to the next request. Idempotent, and never raises."""
 
     def tell_place(self, generation: Generation) -> None:
         """Call `generation.tell_place` with its present position."""
@@ -59,12 +61,12 @@ class Generation:
     """One admitted request: the controller's ticket.
 
     Only its task ends it: Finished is pushed exactly once, after the place is free again, and the place is free only
-    when the backend has left the sequence.
+    when the backend has left the sequence. Whatever fails on the way, its reader's `push` included, is its own failure.
     """
 
     def __init__(self, backend: Backend, visitor: str, owner: Owner, limits: Settings, clock: Clock) -> None:
         self.visitor = visitor
-        self.place = Place.WAITING
+        self.place = Place.NONE
         self.need: int | None = None
         """Token places of KV memory that the request may take; None until it is prepared."""
         self.usage = Usage()
@@ -85,10 +87,10 @@ class Generation:
         self._cancelled: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[End] = loop.create_future()
         self._last_place: tuple[int, int] | None = None
-        self._timeout: tuple[str, str] | None = None
-        self._interrupted = False
+        self._cause: tuple[FinishReason, str | None, str | None] | None = None
+        """The reason, code and message of an end that came as a cancel."""
         self._timer = loop.call_later(
-            limits.queue_timeout, self._time_out, "queue_timeout", "Nobody could answer in time."
+            limits.queue_timeout, self._end_as, "timeout", "queue_timeout", "Nobody could answer in time."
         )
         self.task: asyncio.Task[None] | None = None
         self._expiry = loop.call_later(RUN_WITHIN, self.cancel)
@@ -100,13 +102,11 @@ class Generation:
 
     def run_into(self, request: GenerationRequest, push: Push) -> None:
         """Run the request as `run` does, but call `push` on the loop with every event."""
-        if self._push is not None:
+        if self.task is not None:
             raise RuntimeError("a ticket is run once")
+        self.task = asyncio.create_task(self._run(request, push))
         self._expiry.cancel()
         self._push = push
-        self.task = asyncio.create_task(self._run(request, push))
-        if self.place is Place.WAITING:
-            self._owner.tell_place(self)
 
     def cancel(self) -> None:
         if self._cancelled.done():
@@ -115,28 +115,33 @@ class Generation:
         self._expiry.cancel()
         self._timer.cancel()
         if self._job is not None:
-            self._job.cancel()
-        elif self._push is None or self.place is Place.WAITING:
-            self.outcome = self._cancelled_as
+            try:
+                self._job.cancel()
+            except Exception:
+                log.exception("a generation could not be cancelled: it goes on to its end")
+        elif self.task is None or self.place is Place.WAITING:
+            self.outcome = "cancelled" if self._cause is None else self._cause[0]
             self._owner.give_back(self)
 
     def interrupt(self) -> None:
         """Cancel it because whoever asked for it is gone, not because they wanted that."""
+        self._end_as("interrupted")
+
+    def _end_as(self, reason: FinishReason, code: str | None = None, message: str | None = None) -> None:
         if not self._cancelled.done():
-            self._interrupted = True
+            self._cause = reason, code, message
             self.cancel()
 
-    @property
-    def _cancelled_as(self) -> FinishReason:
-        """The reason that a cancelled request ends with."""
-        if self._timeout is not None:
-            return "timeout"
-        return "interrupted" if self._interrupted else "cancelled"
-
-    def _time_out(self, code: str, message: str) -> None:
-        if not self._cancelled.done():
-            self._timeout = code, message
-            self.cancel()
+    def _tell(self, event: Event) -> None:
+        """Push an event. If the reader fails to take it, there are no further ones before Finished."""
+        if self._push is None:
+            return
+        try:
+            self._push(event)
+        except Exception:
+            log.exception("whoever reads a generation failed to take an event")
+            self._push = None
+            self._end_as("error", "error", FAILED)
 
     # Called by the controller
 
@@ -152,42 +157,48 @@ class Generation:
 
     def tell_place(self, position: int, size: int, eta: float | None) -> None:
         """Tell the waiting visitor their position, if it has changed."""
-        if self._push is None or self._cancelled.done() or self._last_place == (position, size):
+        if self.place is not Place.WAITING or self._cancelled.done() or self._last_place == (position, size):
             return
         self._last_place = (position, size)
-        self._push(Queued(position=position, size=size, eta=eta))
+        self._tell(Queued(position=position, size=size, eta=eta))
 
     # Its own task
 
     async def _run(self, request: GenerationRequest, push: Push) -> None:
         end = End(reason="interrupted", usage=Usage())  # what holds if this task itself is cancelled
         try:
-            end = await self._until_end(request, push)
+            end = await self._until_end(request)
         except RequestError as error:
             end = End(reason="error", usage=Usage(), code=error.code, message=error.message)
         except Exception:
             log.exception("a generation failed")
-            end = End(reason="error", usage=Usage(), code="error", message="The model failed on this request.")
+            end = End(reason="error", usage=Usage(), code="error", message=FAILED)
         finally:
             self._timer.cancel()
-            if end.reason == "cancelled":
-                code, message = self._timeout or (end.code, end.message)
-                end = msgspec.structs.replace(end, reason=self._cancelled_as, code=code, message=message)
-            self._owner.charge(self, end.usage.prompt_tokens - end.usage.cached_tokens)
+            if self._cause is not None and end.reason == "cancelled":
+                reason, code, message = self._cause
+                end = msgspec.structs.replace(end, reason=reason, code=code, message=message)
             self.usage, self.outcome = end.usage, end.reason
             self._owner.give_back(self)
-            push(
-                Finished(
-                    reason=end.reason,
-                    usage=end.usage,
-                    timings=self._timings(),
-                    code=end.code,
-                    message=end.message,
-                    model=self._owner.model if self.started_at is not None else "",
-                )
-            )
+            self._tell_end(end, push)
 
-    async def _until_end(self, request: GenerationRequest, push: Push) -> End:
+    def _tell_end(self, end: End, push: Push) -> None:
+        finished = Finished(
+            reason=end.reason,
+            usage=end.usage,
+            timings=self._timings(),
+            code=end.code,
+            message=end.message,
+            model=self._owner.model if self.started_at is not None else "",
+        )
+        try:
+            push(finished)
+        except Exception:
+            log.exception("whoever reads a generation failed to take its end")
+
+    async def _until_end(self, request: GenerationRequest) -> End:
+        if self.place is Place.WAITING:
+            self._owner.tell_place(self)
         request.params.validated()
         preparing = asyncio.ensure_future(asyncio.to_thread(self._backend.prepare, request))
         if not await self._unless_cancelled(preparing):
@@ -199,10 +210,12 @@ class Generation:
         if not await self._unless_cancelled(self._placed):
             return End(reason="cancelled", usage=Usage())
         self.started_at = self._clock()
-        push(Started(queue_time=self.started_at - self._arrived_at))
+        self._tell(Started(queue_time=self.started_at - self._arrived_at))
+        if self._cancelled.done():
+            return End(reason="cancelled", usage=Usage())
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(
-            self._limits.generation_timeout, self._time_out, "generation_timeout", "The answer took too long."
+            self._limits.generation_timeout, self._end_as, "timeout", "generation_timeout", "The answer took too long."
         )
         self._job = self._backend.start(prepared, self._receive)
         return await self._ended
@@ -212,18 +225,27 @@ class Generation:
         return not self._cancelled.done()
 
     def _receive(self, event: Piece | End) -> None:
+        """Take what the backend emits. If a piece cannot be taken, the answer ends with what was told before."""
         if isinstance(event, End):
             if not self._ended.done():
                 self._ended.set_result(event)
             return
+        try:
+            self._take(event)
+        except Exception:
+            log.exception("a piece of an answer could not be taken")
+            self._push = None
+            self._end_as("error", "error", FAILED)
+
+    def _take(self, piece: Piece) -> None:
         now = self._clock()
-        if event.tokens:
+        if piece.tokens:
             self._first_token_at = self._first_token_at or now
             self._last_token_at = now
-            self._owner.charge(self, event.tokens)
-        if event.text and self._push is not None:
+            self._owner.charge(self, piece.tokens)
+        if piece.text:
             self._first_text_at = self._first_text_at or now
-            self._push(Delta(event.text))
+            self._tell(Delta(piece.text))
 
     def _timings(self) -> Timings:
         queue_time = (self.started_at if self.started_at is not None else self._clock()) - self._arrived_at

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm.engine import sampler
 from llm.engine.sequence import Sequence
-from llm.engine.step import Result, Sample, outcome
+from llm.engine.step import FAILED, Result, Sample, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +109,11 @@ class Alone:
         sequence = self._sequences[0]
         try:
             result = outcome(sequence, self._next(sequence))
+        except torch.AcceleratorError:  # no further step can work in this process
+            raise
         except Exception:
             logger.exception("An answer failed")
-            result = Result(sequence, finish="error", message="The model could not go on with this answer.")
+            result = Result(sequence, finish="error", message=FAILED)
         if result.finish:
             self.remove(sequence)
         elif self._steps is not None and result.token is not None:

@@ -5,8 +5,11 @@ values of its beginning that were computed before. For decode its sequence takes
 (powers of two): a pool is computed as one batch, as long as its longest row, so that many short chats do not pay for a
 long one. Rows are compact (0 to n-1, the last one fills a gap), so that a pool's part of a step is a plain slice; a
 sequence that outgrows its class moves up. On the CPU a row has memory only while it is in use (`llm.engine.blocks`),
-and a pool has room for as many rows as `tokens` allows from the start; elsewhere pools double when full and halve when
-three quarters are empty.
+and a pool has room for as many rows as `tokens` allows from the start; elsewhere pools double when full, and `shrink`
+halves those of which three quarters are empty.
+
+Whatever gives a seat back allocates nothing. Whatever moves a sequence copies first: if there is no memory for it, all
+is as it was.
 
 A row of more than `SMALLEST_CLASS` is more than half full: sequences of N tokens take no more memory than 2 N tokens
 would (and at least the smallest class each). A prompt that was just computed takes its own once more until it moves.
@@ -88,22 +91,30 @@ class Pool:
         """The number of rows that have memory."""
         return len(self.slots) if self._block.grows else self._rows
 
-    def add(self, slot: Slot) -> int:
-        """Give the slot a row and return its number; copying keys and values into it is left to the caller."""
+    def free_row(self) -> int:
+        """Return the number of a row that has memory and belongs to nobody: whoever `joins` next has it."""
         if len(self.slots) == self._rows:
             self._resize(self._rows * 2)
-        self.slots.append(slot)
-        return len(self.slots) - 1
+        return len(self.slots)
 
-    def remove(self, row: int) -> None:
-        """Free a row; the last row takes its place."""
-        last = self.slots.pop()
-        if row < len(self.slots):
+    def join(self, slot: Slot) -> None:
+        """Give the slot the row that `free_row` has named."""
+        slot.pool, slot.row = self, len(self.slots)
+        self.slots.append(slot)
+
+    def leave(self, slot: Slot) -> None:
+        """Free the row of a slot; the last row takes its place."""
+        last, row = self.slots[-1], slot.row
+        if last is not slot:
             self.copy_row(last.row, self, row, last.length)
             last.row, self.slots[row] = row, last
-        if self._block.grows:
-            self._block.give_back(len(self.slots))
-        elif self.slots and len(self.slots) * 4 <= self._rows:
+        self.slots.pop()
+        slot.pool, slot.row = None, -1
+        self._block.give_back(len(self.slots))
+
+    def shrink(self) -> None:
+        """Move the rows to half the room, or less, if three quarters are empty."""
+        if not self._block.grows and self.slots and len(self.slots) * 4 <= self._rows:
             self._resize(len(self.slots) * 2)
 
     def copy_row(self, row: int, target: Pool, target_row: int, length: int) -> None:
@@ -158,15 +169,15 @@ class KVCache:
         if segment is None:
             raise ValueError("only a sequence in prefill can settle")
         pool = self._pool(length_class(slot.length + 1))
-        row, start, end = pool.add(slot), segment.start, slot.length
+        row, start, end = pool.free_row(), segment.start, slot.length
         for layer, (keys, values) in enumerate(zip(segment.keys, segment.values, strict=True)):
             if segment.base is not None:
                 pool.keys[layer][row, :, :start] = segment.base.keys[layer][:, :start]
                 pool.values[layer][row, :, :start] = segment.base.values[layer][:, :start]
             pool.keys[layer][row, :, start:end] = keys[:, : end - start]
             pool.values[layer][row, :, start:end] = values[:, : end - start]
-        slot.pool, slot.row = pool, row
         self._drop_segment(slot)
+        self._join(pool, slot)
 
     def make_room(self, slot: Slot) -> None:
         """Make room for one more token in decode: a full row moves to the next class."""
@@ -176,10 +187,9 @@ class KVCache:
         if slot.length < pool.capacity:
             return
         larger = self._pool(length_class(slot.length + 1))
-        row = larger.add(slot)
-        pool.copy_row(slot.row, larger, row, slot.length)
-        self._leave(pool, slot.row)
-        slot.pool, slot.row = larger, row
+        pool.copy_row(slot.row, larger, larger.free_row(), slot.length)
+        self._leave(pool, slot)
+        self._join(larger, slot)
 
     def keep(self, slot: Slot, tokens: int) -> Kept:
         """Return a copy of the first tokens of a sequence in decode."""
@@ -190,13 +200,16 @@ class KVCache:
 
     def free(self, slot: Slot, *, wipe: bool = False) -> None:
         """Give the seat back; with `wipe`, its numbers may not be finite and are overwritten. Idempotent."""
-        if slot.segment is not None:
-            self._drop_segment(slot)
+        self._drop_segment(slot)
         if slot.pool is not None:
             if wipe:
                 slot.pool.wipe(slot.row)
-            self._leave(slot.pool, slot.row)
-            slot.pool, slot.row = None, -1
+            self._leave(slot.pool, slot)
+
+    def shrink(self) -> None:
+        """Give back the memory of rows that nobody needs. It takes memory meanwhile."""
+        for pool in self._pools.values():
+            pool.shrink()
 
     def clear(self) -> None:
         """Give everything back; the slots of before must not be used again."""
@@ -210,13 +223,18 @@ class KVCache:
         return Kept(tokens, tensors[: len(keys)], tensors[len(keys) :])
 
     def _pool(self, capacity: int) -> Pool:
-        if capacity not in self._pools:
-            rows = min(MOST_ROWS, 2 * self._tokens // capacity) if self.layout.device.type == "cpu" else 1
-            self._pools[capacity] = Pool(self.layout, capacity, max(1, rows))
-        return self._pools[capacity]
+        """Return the pool of that class; a new one is among `pools` when the first sequence has joined it."""
+        if (found := self._pools.get(capacity)) is not None:
+            return found
+        rows = min(MOST_ROWS, 2 * self._tokens // capacity) if self.layout.device.type == "cpu" else 1
+        return Pool(self.layout, capacity, max(1, rows))
 
-    def _leave(self, pool: Pool, row: int) -> None:
-        pool.remove(row)
+    def _join(self, pool: Pool, slot: Slot) -> None:
+        pool.join(slot)
+        self._pools[pool.capacity] = pool
+
+    def _leave(self, pool: Pool, slot: Slot) -> None:
+        pool.leave(slot)
         if not pool.slots:
             del self._pools[pool.capacity]
 

@@ -69,15 +69,23 @@ class TokenTable:
 
 
 def adjusted(logits: Tensor, tables: Sequence[TokenTable]) -> Tensor:
-    """Return `logits` `[rows, vocabulary]` changed by the table of each row; the argument stays as it is."""
+    """Return `logits` `[rows, vocabulary]` changed by the table of each row; the argument stays as it is.
+
+    Tokens for which there is no logit are left out: a model's head may be narrower than its embedding.
+    """
     affected = [(row, table) for row, table in enumerate(tables) if len(table)]
     if not affected:
         return logits
     device = logits.device
     rows = torch.tensor([row for row, _ in affected])
-    rows = rows.repeat_interleave(torch.tensor([len(table) for _, table in affected])).to(device)
-    tokens = torch.cat([table.tokens for _, table in affected]).to(device)
-    bias, factor, offset = torch.cat([table.values for _, table in affected], 1).to(device)
+    rows = rows.repeat_interleave(torch.tensor([len(table) for _, table in affected]))
+    tokens = torch.cat([table.tokens for _, table in affected])
+    values = torch.cat([table.values for _, table in affected], 1)
+    if int(tokens.max()) >= logits.shape[1]:
+        known = tokens < logits.shape[1]
+        rows, tokens, values = rows[known], tokens[known], values[:, known]
+    rows, tokens = rows.to(device), tokens.to(device)
+    bias, factor, offset = values.to(device)
     scores = logits[rows, tokens] + bias
     scores = torch.where(scores < 0, scores * factor, scores / factor) - offset
     return logits.index_put((rows, tokens), scores)

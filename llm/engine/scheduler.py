@@ -28,12 +28,22 @@ class Batch(NamedTuple):
     `rows` are the places among `tokens` whose logits are sampled from.
     """
 
+    pools: SequenceOf[Pool]
     decoding: list[Sequence]
     chunks: list[Chunk]
     tokens: list[int]
     positions: list[int]
     rows: list[int]
     pack: packed.Pack
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        return self.decoding + [chunk.sequence for chunk in self.chunks]
+
+    @property
+    def sampled(self) -> list[Sequence]:
+        """The sequences that get a token, in the order of `rows`."""
+        return self.decoding + [sequence for sequence, size in self.chunks if size == sequence.remaining]
 
 
 class Scheduler:
@@ -64,15 +74,14 @@ class Scheduler:
         self.prefilling.clear()
         self.decoding.clear()
 
-    def batch(self, pools: SequenceOf[Pool], budget: int) -> Batch:
-        """Return the batch of the next step, with `budget` tokens of prompts; it may be empty."""
+    def batch(self, pools: SequenceOf[Pool], chunks: list[Chunk]) -> Batch:
+        """Return the batch of all rows of these pools and of these chunks; it may be empty."""
         by_slot = {sequence.slot: sequence for sequence in self.decoding}
         decoding = [by_slot[slot] for pool in pools for slot in pool.slots]
         tokens = [sequence.last_token for sequence in decoding]
         positions = [sequence.computed for sequence in decoding]
         rows = list(range(len(decoding)))
         parts: list[packed.Part] = [packed.PoolRows(pool) for pool in pools]
-        chunks = self.chunks(budget)
         for sequence, size in chunks:
             start = sequence.computed
             tokens += sequence.prompt[start : start + size]
@@ -80,7 +89,7 @@ class Scheduler:
             parts.append(packed.Chunk(sequence.segment, start, size))
             if size == sequence.remaining:
                 rows.append(len(tokens) - 1)
-        return Batch(decoding, chunks, tokens, positions, rows, packed.Pack(parts))
+        return Batch(pools, decoding, chunks, tokens, positions, rows, packed.Pack(parts))
 
     def chunks(self, budget: int) -> list[Chunk]:
         """Return whose prompt goes on in this step, and how far: `budget` tokens in all."""

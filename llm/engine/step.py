@@ -1,8 +1,9 @@
 """Computes continuous batching, one step at a time: schedule, forward, sample, emit.
 
-A step computes one token for every sequence in decode and a chunk of the prompts in prefill, in one forward. The module
-knows token ids, no text, and no threads: the caller decides when to step. A sequence is in the engine from `add` until
-a Result with `finish`, or until `remove`; its memory is free then.
+A step computes one token for every sequence in decode and a chunk of the prompts in prefill, in one forward. What fails
+there is computed again in parts, so that only the sequences at fault end. The module knows token ids, no text, and no
+threads: the caller decides when to step. A sequence is in the engine from `add` until a Result with `finish`, or until
+`remove`; its memory is free then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from llm.engine import sampler
@@ -21,10 +23,13 @@ from llm.engine.kvcache import KVCache, Slot
 from llm.engine.model_runner import Forward
 from llm.engine.pace import Pace
 from llm.engine.prefixes import OPERATOR, Prefixes
-from llm.engine.scheduler import Scheduler
+from llm.engine.scheduler import Batch, Scheduler
 from llm.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
+
+FAILED = "The model could not go on with this answer."
+NO_MEMORY = "There is not enough memory for this conversation."
 
 Sample = Callable[[Tensor, SequenceOf[sampler.RowSampling]], list[int | None]]
 
@@ -42,14 +47,21 @@ class Engine:
     """The engine of one thread. Each step computes `chunk_tokens` of prompts, or as many as the pace says.
 
     What running sequences need and what is kept of finished ones is `kv_tokens` at most; the caller sees to it that the
-    needs alone are no more.
+    needs alone are no more. With `strict` whatever fails in a step is raised, as a trial of a model needs it.
     """
 
     def __init__(
-        self, forward: Forward, *, kv_tokens: int = 0, chunk_tokens: int | None = None, sample: Sample = sampler.sample
+        self,
+        forward: Forward,
+        *,
+        kv_tokens: int = 0,
+        chunk_tokens: int | None = None,
+        sample: Sample = sampler.sample,
+        strict: bool = False,
     ) -> None:
         self._forward = forward
         self._sample = sample
+        self._strict = strict
         self._kv_tokens = kv_tokens
         self._chunk_tokens = chunk_tokens
         self.pace = Pace()
@@ -73,7 +85,7 @@ class Engine:
         """Forget a sequence and free its memory, whatever it is doing. Idempotent."""
         if self._scheduler.remove(sequence) and sequence.slot is not None:
             if not wipe:
-                with _if_there_is_memory():
+                with _to_save_time():
                     self._keep(sequence)
             self.cache.free(sequence.slot, wipe=wipe)
             sequence.slot = None
@@ -96,19 +108,64 @@ class Engine:
         began, failed = time.perf_counter(), self._settle()
         scheduler = self._scheduler
         budget = self._chunk_tokens or self.pace.prompt_tokens(len(scheduler.decoding), len(scheduler.prefilling))
-        batch = scheduler.batch(self.cache.pools, budget)
+        batch = scheduler.batch(self.cache.pools, scheduler.chunks(budget))
         if not batch.tokens:
             return failed
-        logits = self._forward(batch.tokens, batch.positions, batch.rows or [0], batch.pack)
+        try:
+            tokens = self._tokens(self._logits(batch), batch.sampled)
+        except torch.AcceleratorError:  # no further step can work in this process
+            raise
+        except Exception:
+            if self._strict:
+                raise
+            logger.exception("A step failed, and is computed in parts")
+            return failed + self._in_parts(batch)
+        self.pace.saw(len(batch.decoding), len(batch.tokens) - len(batch.decoding), time.perf_counter() - began)
+        return failed + self._advanced(batch, tokens)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Compute a batch and return the logits of its `sampled`. It may be computed again: nothing has advanced."""
+        return self._forward(batch.tokens, batch.positions, batch.rows or [0], batch.pack)
+
+    def _tokens(self, logits: Tensor, sampled: SequenceOf[Sequence]) -> list[int | None]:
+        return self._sample(logits, [sequence.sampling for sequence in sampled]) if sampled else []
+
+    def _in_parts(self, batch: Batch) -> list[Result]:
+        """Compute each pool and each chunk by itself, and choose each token by itself; end what fails again."""
+        alone = [*(([pool], []) for pool in batch.pools), *(([], [chunk]) for chunk in batch.chunks)]
+        computed, results = [], []
+        for part in [self._scheduler.batch(pools, chunks) for pools, chunks in alone]:
+            try:
+                logits = self._logits(part)
+            except Exception:
+                logger.exception("%d of the sequences cannot go on", len(part.sequences))
+                results += [self._failed(sequence) for sequence in part.sequences]
+            else:
+                computed.append((part, [self._token(logits, i, one) for i, one in enumerate(part.sampled)]))
+        return results + [result for part, tokens in computed for result in self._advanced(part, tokens)]
+
+    def _token(self, logits: Tensor, row: int, sequence: Sequence) -> int | None:
+        """Return the token of one row; None if it cannot be chosen, for whatever reason."""
+        try:
+            (token,) = self._tokens(logits[row : row + 1], [sequence])
+        except Exception:
+            logger.exception("No token could be chosen for one of the sequences")
+            return None
+        return token
+
+    def _advanced(self, batch: Batch, tokens: SequenceOf[int | None]) -> list[Result]:
+        """Note that a batch is computed, and which tokens it brought."""
+        sampled = batch.sampled
         for sequence, size in (*((sequence, 1) for sequence in batch.decoding), *batch.chunks):
             sequence.advance(size)
-        sampled = batch.decoding + [chunk.sequence for chunk in batch.chunks if not chunk.sequence.remaining]
-        tokens = self._sample(logits, [sequence.sampling for sequence in sampled]) if sampled else []
-        self.pace.saw(len(batch.decoding), len(batch.tokens) - len(batch.decoding), time.perf_counter() - began)
-        return failed + [self._emit(sequence, token) for sequence, token in zip(sampled, tokens, strict=True)]
+        return [self._emit(sequence, token) for sequence, token in zip(sampled, tokens, strict=True)]
 
     def _emit(self, sequence: Sequence, token: int | None) -> Result:
-        result = outcome(sequence, token)
+        try:
+            result = outcome(sequence, token)
+        except Exception:
+            logger.exception("A token could not be taken")
+            return self._failed(sequence)
         if result.finish is not None:
             self.remove(sequence, wipe=token is None)
         elif not sequence.in_decode:
@@ -117,16 +174,23 @@ class Engine:
             return failed._replace(token=result.token)
         return result
 
+    def _failed(self, sequence: Sequence, message: str = FAILED) -> Result:
+        """End a sequence whose numbers may be anything."""
+        self.remove(sequence, wipe=True)
+        return Result(sequence, None, "error", message)
+
     def _settle(self) -> list[Result]:
         """Give rows to the sequences whose prompt is computed; return a result for those for which there is no memory.
 
         This waits for the step after their first token, since a long prompt takes a while to move.
         """
+        with _to_save_time():
+            self.cache.shrink()
         new = [sequence for sequence in self._scheduler.decoding if not sequence.in_decode]
         failed = [self._seat(sequence, self.cache.settle) for sequence in new]
         for sequence in new:
             if sequence.slot is not None:
-                with _if_there_is_memory():
+                with _to_save_time():
                     self._keep_common(sequence)
         return [result for result in failed if result is not None]
 
@@ -134,10 +198,9 @@ class Engine:
         """Make sure of a row for the next token; if there is no memory, end the sequence and return its result."""
         try:
             give(sequence.seat)
-        except (MemoryError, RuntimeError):
+        except Exception:
             logger.exception("No memory for a sequence of %d tokens", sequence.computed)
-            self.remove(sequence)
-            return Result(sequence, None, "error", "There is not enough memory for this conversation.")
+            return self._failed(sequence, NO_MEMORY)
         return None
 
     def _room(self) -> int:
@@ -166,12 +229,15 @@ class Engine:
 
 
 @contextmanager
-def _if_there_is_memory() -> Iterator[None]:
-    """Log a lack of memory within the context. It is for work that only saves time later: no answer may fail for it."""
+def _to_save_time() -> Iterator[None]:
+    """Log what fails within the context. It is for work that only saves time, or memory, later: no answer fails for it.
+
+    That is above all a lack of memory.
+    """
     try:
         yield
-    except (MemoryError, RuntimeError):
-        logger.exception("No memory to keep what was computed")
+    except Exception:
+        logger.exception("What would save time later could not be done")
 
 
 def outcome(sequence: Sequence, token: int | None) -> Result:

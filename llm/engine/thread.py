@@ -2,7 +2,8 @@
 
 The thread alone touches the engine and the text streams. Callers belong to one asyncio loop: they hand in a
 `Generation`, and its `on_update` is called on that loop, at most once a step, and once with a `finish`, on whatever
-path it ends. Without work the thread blocks. The module knows no prompts and no queue of waiting requests.
+path it ends. Without work the thread blocks. What fails for one generation ends that one; what fails in the thread's
+own work ends the thread, and its owner is told. The module knows no prompts and no queue of waiting requests.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ import torch
 
 from llm.detokenizer import TextStream
 from llm.engine.sequence import Sequence
-from llm.engine.step import Result
+from llm.engine.step import FAILED, Result
 from llm.events import FinishReason
 
 logger = logging.getLogger(__name__)
-
-INTERNAL_ERROR = "The model could not go on with this answer."
 
 
 class Steps(Protocol):
@@ -70,15 +69,25 @@ Command = tuple[Literal["start", "cancel"], Generation]
 class EngineThread:
     """The engine's thread. It runs from the start; `stop` ends all generations as interrupted and joins the thread.
 
+    `died` is called on the loop if the thread ends by itself, after all generations have had their end.
+
     A step that takes longer than `stall_seconds` ends the process, its stacks in the log: it hangs in native code, and
     no exception reaches it there. Without `stall_seconds` it may take for ever.
     """
 
-    def __init__(self, engine: Steps, loop: asyncio.AbstractEventLoop, *, stall_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: Steps,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        died: Callable[[], None] = lambda: None,
+        stall_seconds: float | None = None,
+    ) -> None:
         self.steps = 0
         """How many steps were computed, for those who look from other threads whether it goes on."""
         self._engine = engine
         self._loop = loop
+        self._died = died
         self._stall_seconds = stall_seconds
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._running: dict[Sequence, Generation] = {}
@@ -143,7 +152,7 @@ class EngineThread:
             self._engine.add(generation.sequence)
         except Exception:
             logger.exception("A generation could not start")
-            self._end(generation, "error", INTERNAL_ERROR)
+            self._end(generation, "error", FAILED)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -163,14 +172,15 @@ class EngineThread:
     def _step(self) -> None:
         try:
             results = self._engine.step()
+        except torch.AcceleratorError:  # no further step can work in this process
+            raise
         except Exception:  # the step is lost for all of them, the thread is not
             logger.exception("A step of the engine failed")
-            self._engine.clear()
-            for generation in list(self._running.values()):
-                self._end(generation, "error", INTERNAL_ERROR)
+            self._end_all("error")
             return
         for result in results:
-            self._take(self._running[result.sequence], result)
+            if (generation := self._running.get(result.sequence)) is not None:  # else all have ended meanwhile
+                self._take(generation, result)
 
     def _take(self, generation: Generation, result: Result) -> None:
         text, tokens = "", 0
@@ -179,7 +189,7 @@ class EngineThread:
                 text, tokens = generation.text.push(result.token), 1
             except Exception:
                 logger.exception("A token could not be decoded")
-                self._end(generation, "error", INTERNAL_ERROR)
+                self._end(generation, "error", FAILED)
                 return
         finish = "stop" if generation.text.stopped else result.finish
         if finish is None:
@@ -190,11 +200,36 @@ class EngineThread:
     def _end(
         self, generation: Generation, finish: FinishReason, message: str | None = None, text: str = "", tokens: int = 0
     ) -> None:
-        """End a generation, the only way there is: its memory is free then, and held back text goes out."""
-        if self._running.pop(generation.sequence, None) is None:
+        """End a generation: its memory is free when that is told. If it cannot be freed, all others end too."""
+        if generation.sequence not in self._running:
             return
-        self._engine.remove(generation.sequence)
-        self._updates.append((generation, Update(text + generation.text.end(), tokens, finish, message)))
+        try:
+            self._engine.remove(generation.sequence)
+        except Exception:
+            logger.exception("The memory of a generation could not be freed")
+            self._end_all("error")
+        else:
+            self._note_end(generation, finish, message, text, tokens)
+
+    def _end_all(self, finish: FinishReason) -> None:
+        """End all generations, whatever state the engine is in."""
+        try:
+            self._engine.clear()
+        finally:
+            for generation in list(self._running.values()):
+                self._note_end(generation, finish, FAILED if finish == "error" else None)
+
+    def _note_end(
+        self, generation: Generation, finish: FinishReason, message: str | None, text: str = "", tokens: int = 0
+    ) -> None:
+        """Note the end of a generation that has left the engine; text that was held back goes out."""
+        del self._running[generation.sequence]
+        try:
+            text += generation.text.end()
+        except Exception:
+            logger.exception("The last text of a generation could not be decoded")
+            finish, message = "error", FAILED
+        self._updates.append((generation, Update(text, tokens, finish, message)))
 
     def _deliver(self) -> None:
         if self._updates:
@@ -204,15 +239,17 @@ class EngineThread:
     def _close(self, finish: FinishReason) -> None:
         with self._closing:
             self._closed = True
-        while not self._commands.empty():
-            command = self._commands.get()
-            if command is not None and command[0] == "start":
-                self._running[command[1].sequence] = command[1]
-        for generation in list(self._running.values()):
-            self._end(generation, finish, INTERNAL_ERROR if finish == "error" else None)
-        self._engine.clear()
-        if not self._loop.is_closed():
-            self._deliver()
+        try:
+            while not self._commands.empty():
+                command = self._commands.get()
+                if command is not None and command[0] == "start":
+                    self._running[command[1].sequence] = command[1]
+            self._end_all(finish)
+        finally:
+            if not self._loop.is_closed():
+                self._deliver()
+                if finish == "error":
+                    self._loop.call_soon_threadsafe(self._died)
 
 
 def _tell(updates: list[tuple[Generation, Update]]) -> None:

@@ -198,7 +198,7 @@ def packed_logits(forward: Forward, conversations: SequenceOf[SequenceOf[int]]) 
             seen[row].append(row_logits)
         return [next(answers[row]) for row in rows]
 
-    engine = Engine(forward, chunk_tokens=CHUNK_TOKENS, sample=follow)
+    engine = Engine(forward, chunk_tokens=CHUNK_TOKENS, sample=follow, strict=True)
     for sequence in sequences:
         engine.add(sequence)
     while engine.busy:

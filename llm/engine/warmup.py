@@ -34,7 +34,7 @@ def paced(engine: Engine, forward: Forward, context: int) -> Engine:
 
 
 def _step(forward: Forward, size: int) -> float:
-    trial = Engine(forward, chunk_tokens=size)
+    trial = Engine(forward, chunk_tokens=size, strict=True)
     trial.add(Sequence([i % forward.vocabulary for i in range(size)], SamplingParams(), max_new_tokens=1))
     began = time.perf_counter()
     trial.step()

@@ -207,6 +207,8 @@ class Service:
     def _tell_status(self, status: Status) -> None:
         for connection in self._connections:
             connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
+        if status.state == "down":  # a process that was started anew can generate
+            self.stop(os.EX_SOFTWARE)
 
 
 def _tell_starter(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llm.backends.base import Emit, End, ModelInfo, Piece
@@ -54,7 +55,8 @@ class ScriptedBackend:
         self.longest_step = 0.0
         self._load_error = load_error
 
-    async def load(self, progress: Progress) -> ModelInfo:
+    async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
+        self.die = died
         if self._load_error is not None:
             raise ConfigurationError(self._load_error)
         return ModelInfo(

@@ -25,6 +25,8 @@ from llm.engine.layout import PRODUCTS
 
 NAME = "packed"
 
+MOST_SCORES = 1 << 24
+"""The most scores that a chunk makes at once, of all heads together: 64 MiB in float32, a few times over."""
 STRIDE = 32
 """Rows in decode are computed up to a multiple of it: oneDNN prepares for each new shape, which costs a millisecond."""
 
@@ -82,7 +84,10 @@ class PoolRows:
 
 
 class Chunk:
-    """The part with the next tokens of one prompt, from position `start` on."""
+    """The part with the next tokens of one prompt, from position `start` on.
+
+    Its queries attend in pieces where all at once would make more than MOST_SCORES scores.
+    """
 
     def __init__(self, segment: Segment, start: int, size: int) -> None:
         self.size = size
@@ -93,43 +98,60 @@ class Chunk:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: Kind) -> Tensor:
         keys, values = self._segment.keys[layer], self._segment.values[layer]
         first = self._segment.start
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        keys[:, self._start - first : self._end - first] = key[0]
-        values[:, self._start - first : self._end - first] = value[0]
-        keys, values = keys[None, :, : self._end - first], values[None, :, : self._end - first]
+        keys[:, self._start - first : self._end - first] = key[0].transpose(0, 1)
+        values[:, self._start - first : self._end - first] = value[0].transpose(0, 1)
+        most = max(1, MOST_SCORES // (query.shape[2] * self._end))
+        if self.size <= most or self._causal(kind):
+            return self._answers(layer, query, 0, kind)
+        pieces = torch.split(query, most, 1)
+        return torch.cat([self._answers(layer, piece, most * i, kind) for i, piece in enumerate(pieces)], 1)
+
+    def _answers(self, layer: int, query: Tensor, at: int, kind: Kind) -> Tensor:
+        """Attend from the queries `[1, queries, heads, width]` that begin behind the first `at` of this chunk."""
+        first, size = self._segment.start, query.shape[1]
+        query = query.transpose(1, 2)
+        keys = self._segment.keys[layer][None, :, : self._end - first]
+        values = self._segment.values[layer][None, :, : self._end - first]
         if kind.plain and not first:
-            return self._plain(query, keys, values, kind).transpose(1, 2)
+            return self._plain(query, keys, values, at, kind).transpose(1, 2)
         all_keys, all_values = [keys], [values]
         if (base := self._segment.base) is not None:
             all_keys.insert(0, base.keys[layer][None, :, :first])
             all_values.insert(0, base.values[layer][None, :, :first])
-        heads, kv_heads = query.shape[1], key.shape[1]
-        grouped = query.reshape(1, kv_heads, heads // kv_heads * self.size, -1)
-        mask = self._mask(kind.window, query).repeat(heads // kv_heads, 1)
+        heads, kv_heads = query.shape[1], keys.shape[1]
+        grouped = query.reshape(1, kv_heads, heads // kv_heads * size, -1)
+        mask = self._mask(kind.window, query, at).repeat(heads // kv_heads, 1)
         if kind.window is None:
             mask = mask[:, first:]
         out = products(grouped, all_keys, all_values, mask, kind)
-        return out.reshape(1, heads, self.size, -1).transpose(1, 2)
+        return out.reshape(1, heads, size, -1).transpose(1, 2)
 
-    def _plain(self, query: Tensor, keys: Tensor, values: Tensor, kind: Kind) -> Tensor:
-        whole = self._start == 0 and (kind.window is None or self._end <= kind.window)
+    def _plain(self, query: Tensor, keys: Tensor, values: Tensor, at: int, kind: Kind) -> Tensor:
+        causal = self._causal(kind)
         inside = query.to(keys.dtype)
         out = F.scaled_dot_product_attention(
             inside,
             keys,
             values,
-            attn_mask=None if whole else self._mask(kind.window, inside),
-            is_causal=whole,
+            attn_mask=None if causal else self._mask(kind.window, inside, at),
+            is_causal=causal,
             scale=kind.scale,
             enable_gqa=query.shape[1] != keys.shape[1],
         )
         return out.to(query.dtype)
 
-    def _mask(self, window: int | None, query: Tensor) -> Tensor:
-        if window not in self._masks:
-            positions = torch.arange(self._start, self._end, device=query.device)
-            self._masks[window] = additive(hidden_keys(positions, self._end, window), query.dtype)
-        return self._masks[window]
+    def _causal(self, kind: Kind) -> bool:
+        """Return whether each query sees all keys up to its own: such attention needs no mask and keeps no scores."""
+        return kind.plain and self._start == 0 and (kind.window is None or self._end <= kind.window)
+
+    def _mask(self, window: int | None, query: Tensor, at: int) -> Tensor:
+        if (kept := self._masks.get(window)) is not None:
+            return kept
+        positions = torch.arange(self._start + at, self._start + at + query.shape[2], device=query.device)
+        mask = additive(hidden_keys(positions, self._end, window), query.dtype)
+        if len(positions) == self.size:  # all pieces together would be what pieces are there to avoid
+            self._masks[window] = mask
+        return mask
 
 
 class Pack:

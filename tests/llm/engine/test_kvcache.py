@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from collections.abc import Sequence as SequenceOf
 
 import psutil
 import pytest
@@ -138,6 +139,63 @@ def test_room_for_many_rows_is_not_moved_to_grow() -> None:
     assert first.pool.keys[0] is not keys
     assert_holds(first, 1.0)
     assert_holds(slots[-1], 3.0)
+
+
+class Memory:
+    """What a device has where rows do not grow by themselves; without `plenty` nothing can be allocated."""
+
+    plenty = True
+
+    def zeros(self, block: Block, shapes: SequenceOf[tuple[int, ...]], dtype: torch.dtype) -> list[torch.Tensor]:
+        if not self.plenty:
+            raise MemoryError
+        return [torch.zeros(shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    memory = Memory()
+    monkeypatch.setattr(Block, "_mapped", lambda *args: memory.zeros(*args))
+    return memory
+
+
+def test_nothing_is_allocated_to_free(memory: Memory) -> None:
+    """Rows leave and move to each other's place without memory; with it, what is empty goes, in a call of its own."""
+    cache = KVCache(LAYOUT)
+    slots = {float(mark): fill(cache, 9, float(mark)) for mark in range(1, 17)}
+    memory.plenty = False
+    for mark in (2.0, 16.0, 1.0, *(float(mark) for mark in range(5, 16))):
+        cache.free(slots.pop(mark))
+        for number, slot in slots.items():
+            assert_holds(slot, number)
+    (pool,) = cache.pools
+    assert (pool.rows, len(pool.slots)) == (16, 2)
+    with pytest.raises(MemoryError):
+        cache.shrink()
+    assert pool.rows == 16
+    memory.plenty = True
+    cache.shrink()
+    assert (pool.rows, len(pool.slots)) == (4, 2)
+    for number, slot in slots.items():
+        assert_holds(slot, number)
+
+
+def test_a_move_without_memory_leaves_all_as_it_was(memory: Memory) -> None:
+    """Out of prefill, and up to the next class, into a pool that is new or one that is full."""
+    cache = KVCache(LAYOUT)
+    other, full = fill(cache, 9, 1.0), fill(cache, SMALLEST_CLASS - 1, 2.0)
+    assert full.pool is not None
+    waiting = cache.open(5)
+    full.length += 1
+    before = [(pool, list(pool.slots)) for pool in cache.pools]
+    memory.plenty = False
+    for move, slot in ((cache.settle, waiting), (cache.make_room, full)):
+        with pytest.raises(MemoryError):
+            move(slot)
+        assert [(pool, list(pool.slots)) for pool in cache.pools] == before
+    for slot in (waiting, full, other):
+        cache.free(slot)
+    assert (cache.allocated_bytes, list(cache.pools)) == (0, [])
 
 
 def test_no_memory_for_a_block() -> None:

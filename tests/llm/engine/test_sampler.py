@@ -258,6 +258,39 @@ def test_a_bias_chooses_or_rules_out() -> None:
     assert sample(logits, [row(temperature=0.0, logit_bias={0: -100.0})]) == [1]
 
 
+def test_tokens_beyond_a_narrower_head_concern_nobody() -> None:
+    """Biases on them, and penalties for those in a prompt, as of a model with more embeddings than logits."""
+    logits = torch.tensor([[4.0, 3.0, 2.0]]).repeat(3, 1)
+    rows = [
+        row(temperature=0.0, logit_bias={2: 100.0, 3: 100.0}),
+        row((0, 7), temperature=0.0, repetition_penalty=10.0),
+        row((5,), temperature=0.0, presence_penalty=2.0, logit_bias={99: 1.0}),
+    ]
+    assert sample(logits, rows) == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"repetition_penalty": 0.01},
+        {"repetition_penalty": 10.0},
+        {"repetition_penalty": 0.01, "repetition_penalty_method": "subtractive"},
+        {"presence_penalty": -2.0, "frequency_penalty": -2.0},
+        {"logit_bias": dict.fromkeys(range(100), 100.0)},
+        {"logit_bias": dict.fromkeys(range(100), -100.0)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("logit", [1e-30, 1e4])
+def test_parameters_at_the_ends_of_their_ranges_choose_a_token(params: dict[str, Any], logit: float) -> None:
+    for temperature in (0.0, 1e-4, 5.0):
+        one = row(tuple(range(100)), temperature=temperature, **params)
+        for _ in range(3):
+            (token,) = sample(noise(1, 100) * logit, [one])
+            assert token is not None
+            one.saw(token)
+
+
 @pytest.mark.parametrize("temperature", [5.0, 1e-3, 1e-45])
 def test_any_temperature(temperature: float) -> None:
     rows = [row(temperature=temperature, seed=seed, top_p=1.0 - seed % 2 / 10) for seed in range(20)]
@@ -272,7 +305,10 @@ def test_any_temperature(temperature: float) -> None:
         ("top_k", -1, ">= 0"),
         ("top_p", 0.0, "> 0"),
         ("min_p", 1.1, "<= 1"),
-        ("repetition_penalty", 0.0, "> 0"),
+        ("repetition_penalty", 0.0, ">= 0.01"),
+        ("repetition_penalty", 1e-300, ">= 0.01"),
+        ("temperature", float("nan"), ">= 0"),
+        ("logit_bias", {3: float("nan")}, ">= -100"),
         ("repetition_penalty_method", "divide", "divide"),
         ("presence_penalty", -2.1, ">= -2"),
         ("frequency_penalty", 2.1, "<= 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from llm.engine import step, verify
 from llm.engine.model_runner import PackedModel
+from llm.engine.sampler import RowSampling
 from llm.engine.sequence import Sequence
 from llm.engine.step import Engine, Result
 from llm.sampling import SamplingParams
@@ -191,6 +193,55 @@ def test_no_memory_to_keep_an_answer_ends_no_answer(forward: PackedModel, monkey
     assert ends == {longer: "length"}
     assert len(ending.generated) == 2
     assert engine.allocated_bytes == 0
+
+
+FAR = 205
+
+
+class NoRoomFar:
+    """A forward that has no memory for a token at FAR or beyond."""
+
+    def __init__(self, forward: PackedModel) -> None:
+        self.layout, self.vocabulary = forward.layout, forward.vocabulary
+        self._forward = forward
+
+    def __call__(self, tokens: list[int], positions: list[int], *more: Any) -> torch.Tensor:
+        if max(positions) >= FAR:
+            raise MemoryError
+        return self._forward(tokens, positions, *more)
+
+
+@pytest.mark.parametrize("length", [FAR + 20, FAR - 5], ids=["in prefill", "in decode"])
+def test_no_memory_for_one_in_a_step_ends_that_one(length: int) -> None:
+    """The others lose nothing, wherever they are: in decode, in prefill, or about to begin."""
+    model = tiny()
+    prompts = [prompt(n) for n in (30, 8, 100, 5)]
+    expected = [generated(model, tokens, 20, eos_token_id=None) for tokens in prompts]
+    first, second, third, late = others = [sequence(tokens) for tokens in prompts]
+    bad = sequence(prompt(length), 50)
+    engine = Engine(NoRoomFar(verify.packed(model)), chunk_tokens=40)
+    results = run(engine, {0: [bad, first], 4: [second, third], 12: [late]})
+    ends = {result.sequence: result.finish for result in results if result.finish}
+    assert ends == {bad: "error"} | dict.fromkeys(others, "length")
+    assert [one.generated for one in others] == expected
+    assert engine.cache.allocated_bytes == 0
+
+
+def test_a_token_that_cannot_be_chosen_ends_its_own_sequence() -> None:
+    model = tiny()
+    good, bad = sequence(prompt(9)), sequence(prompt(8))
+
+    def sample(logits: torch.Tensor, rows: SequenceOf[RowSampling]) -> list[int | None]:
+        if bad.sampling in rows and bad.generated:
+            raise IndexError
+        return step.sampler.sample(logits, rows)
+
+    expected = generated(model, good.prompt, 20, eos_token_id=None)
+    engine = Engine(verify.packed(model), sample=sample)
+    ends = {result.sequence: result.finish for result in run(engine, {0: [good, bad]}) if result.finish}
+    assert ends == {good: "length", bad: "error"}
+    assert good.generated == expected
+    assert engine.cache.allocated_bytes == 0
 
 
 def test_repetition_penalty_equals_generate() -> None:
