@@ -108,7 +108,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     # Sessions grew without bound, and ended while they were in use.
     "M1": (
-        "chat/test_retention.py::test_sessions_of_those_who_keep_no_cookie_are_bounded",
+        "chat/visitors/test_identity.py::test_a_page_without_a_cookie_makes_no_session_and_says_so",
+        "chat/test_retention.py::test_sessions_of_those_who_do_not_keep_theirs_are_bounded",
         "chat/visitors/test_identity.py::test_a_session_lives_on_from_each_day_of_a_visit",
         "load/test_crowd.py::test_crowd_after_crowd_leaves_memory_where_it_was",
     ),

@@ -22,7 +22,9 @@ class Visitor:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._cookies = http.cookiejar.CookieJar()
+        # "Secure" cookies too, which a site behind a proxy sets: the proxy is not there, we are.
+        policy = http.cookiejar.DefaultCookiePolicy(secure_protocols=("http",))
+        self._cookies = http.cookiejar.CookieJar(policy)
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self._cookies))
 
     def at(self, url: str) -> Visitor:

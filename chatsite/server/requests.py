@@ -28,6 +28,9 @@ HEAD = 16 * 1024
 LINES = 100
 """Lines of these; a browser sends some twenty."""
 
+PIECES = 1_000
+"""Pieces in which a body may come: to take a chunk of one byte costs as much as one of thousands."""
+
 CONTENT_TYPE = 200
 """Characters of a Content-Type, which Django parses in time that grows with their square."""
 
@@ -42,6 +45,10 @@ UNREAD_SECONDS = 60.0
 
 DROPPED = (b"Daphne-Root-Path", b"Sec-WebSocket-Protocol")
 """Headers that would be believed, or parsed, and that nobody needs: the site has no root path and no subprotocols."""
+
+
+class TooManyPieces(Exception):
+    """Raised when a body comes in more than PIECES."""
 
 
 class Channel(HTTPChannel):
@@ -128,7 +135,10 @@ class Channel(HTTPChannel):
             if self._body > self._max_body:
                 self.refuse(413)
                 return
-        super().rawDataReceived(data)
+        try:
+            super().rawDataReceived(data)
+        except TooManyPieces:
+            self.refuse(400)
 
     def allContentReceived(self) -> None:
         self._lines = self._body = 0
@@ -183,9 +193,16 @@ class Request(WebRequest):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args, parsePOSTFormSubmission=False)
+        self._pieces = 0
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._pieces += 1
+        if self._pieces > PIECES:
+            raise TooManyPieces
+        super().handleContentChunk(data)
 
     def parseCookies(self) -> None:
         """Leave the cookies to Django."""

@@ -15,5 +15,6 @@ if __name__ == "__main__":
 
     server.PING_SECONDS = 1
     sockets.ChatSocket.SILENCE = 4.0
-    requests.REQUEST_SECONDS = requests.UNREAD_SECONDS = requests.Channel.abortTimeout = 3.0
+    server.CLOSING_SECONDS = 4.0
+    requests.REQUEST_SECONDS = requests.UNREAD_SECONDS = requests.LINGER_SECONDS = requests.Channel.abortTimeout = 2.0
     execute_from_command_line(sys.argv)

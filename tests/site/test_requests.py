@@ -46,7 +46,7 @@ def site(serve: Serve) -> Site:
 
 @pytest.fixture(scope="module")
 def impatient(serve: Serve) -> Site:
-    """Three seconds where the other has sixty."""
+    """Two seconds where the other has sixty."""
     return serve(program="tests/site/impatient.py", LLM_SYNTHETIC_TOKENS=10)
 
 
@@ -141,22 +141,14 @@ def multipart(size: int) -> Iterator[bytes]:
     yield from (part for _ in range(size // len(part)))
 
 
-def send(connection: socket.socket, pieces: Iterator[bytes]) -> None:
-    """Send all of it, or as much as the server takes."""
-    try:
-        for piece in pieces:
-            connection.sendall(piece)
-    except ConnectionError:
-        pass
-
-
 @pytest.mark.parametrize("body", [whole, chunked, multipart])
 def test_bodies_of_many_megabytes_are_refused_and_cost_the_others_nothing(
     site: Site, connect: Connect, body: Callable[[int], Iterator[bytes]]
 ) -> None:
     def ask(_: int) -> tuple[int, dict[str, str], bytes]:
         connection = connect(site)
-        send(connection, body(20 * MiB))
+        for piece in body(20 * MiB):  # to the end before it reads, as most do
+            connection.sendall(piece)
         return answer(connection)
 
     with Beside(site) as beside, ThreadPoolExecutor(STRANGERS) as strangers:
@@ -192,6 +184,7 @@ STRANGE = {
     "a long type": (head("GET / HTTP/1.1", Content_Type="a" + ";" * 10_000), 400),
     "a type in an unknown code": (head("GET / HTTP/1.1", Content_Type="a; b*=no-such-code''c"), 400),
     "no chunk": (head("POST / HTTP/1.1", Transfer_Encoding="chunked") + b"x\r\n", 400),
+    "a body in crumbs": (head("POST / HTTP/1.1", Transfer_Encoding="chunked") + b"1\r\na\r\n" * 2_000, 400),
     "an unknown coding": (head("POST / HTTP/1.1", Transfer_Encoding="gzip"), 400),
     "another protocol": (b"\x16\x03\x01\r\n", 400),
     "no key of a socket": (head("GET /ws/chat/ HTTP/1.1", Upgrade="websocket", Connection="Upgrade"), 400),
@@ -271,7 +264,7 @@ def test_a_request_that_trickles_in_is_given_up(impatient: Site, connect: Connec
         connection.sendall(sent[at : at + 1])
         if select.select([connection], [], [], 0.1)[0]:
             break
-    assert 2 < time.monotonic() - began < 8
+    assert 1 < time.monotonic() - began < 8
     assert answer(connection)[0] == 408
 
 
