@@ -28,9 +28,10 @@ def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse
     caller = identity.ensure(request)
     if conversation is not None and not async_to_sync(get_history().holds)(caller, conversation):
         raise Http404("There is no such conversation.")
-    offered = {
+    shown = {
+        "account": caller.visitor if request.user.is_authenticated else "",
         "chats": get_settings().temporary,
         "system_prompt": get_settings().system_prompt,
         "ranges": ranges(),
     }
-    return render(request, "chat/page.html", offered)
+    return render(request, "chat/page.html", shown)
