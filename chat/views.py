@@ -28,10 +28,11 @@ def page(request: HttpRequest, conversation: UUID | None = None) -> HttpResponse
     caller = identity.ensure(request)
     if conversation is not None and not (caller and async_to_sync(get_history().holds)(caller, conversation)):
         raise Http404("There is no such conversation.")
-    offered = {
+    shown = {
         "known": caller is not None,
+        "account": caller.visitor if caller and request.user.is_authenticated else "",
         "chats": get_settings().temporary,
         "system_prompt": get_settings().system_prompt,
         "ranges": ranges(),
     }
-    return render(request, "chat/page.html", offered)
+    return render(request, "chat/page.html", shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -32,6 +33,11 @@ def sign_in_as(page: Page, name: str, password: str = PASSWORD) -> None:
     page.get_by_label("Username").fill(name)
     page.get_by_label("Password").fill(password)
     page.locator("main button").click()
+
+
+def sign_out(page: Page) -> None:
+    page.goto(f"{page.url.split('/account')[0].rstrip('/')}/account/")
+    page.get_by_role("button", name="Sign out").click()
 
 
 def test_signing_up_keeps_what_was_asked_and_signing_in_brings_it_along(
@@ -108,6 +114,36 @@ def test_where_an_account_is_required_one_comes_back_to_where_one_wanted_to_be(
     sign_in_as(elsewhere, name)
     expect(elsewhere).to_have_url(address)
     expect(elsewhere.locator(".answer .text")).to_have_text("Inside")
+    sign_out(open_page(f"{closed.url}/account/", beside=elsewhere))
+    elsewhere.get_by_role("button", name="Reload").click()
+    expect(elsewhere.get_by_label("Username")).to_be_visible()
+
+
+def test_a_page_says_that_another_tab_signed_in_or_out_and_drafts_stay_with_who_wrote_them(
+    site: Site, open_page: OpenPage, name: str, folder: Path
+) -> None:
+    page = open_page(site.url, quiet=True)  # the browser itself complains of what is another one's
+    box, reload = page.locator("#text"), page.get_by_role("button", name="Reload")
+    box.fill("Nobody's")
+    other = open_page(f"{site.url}/account/sign-up/", beside=page)
+    sign_up_as(other, name)
+    expect(page.locator("#left-dialog")).to_contain_text("You have signed in or out")
+    page.screenshot(path=folder / "left.png")
+    page.keyboard.press("Escape")
+    reload.click()
+    expect(page.get_by_role("link", name=name)).to_be_visible()
+    expect(box).to_have_value("Nobody's")  # it goes along, as the conversations do
+    echo(page, "Ada's question")
+    box.fill("Ada's draft")
+    sign_out(other)
+    reload.click()
+    expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+    expect(page).to_have_url(f"{site.url}/")  # what was open is not found any more
+    expect(box).to_have_value("")
+    page.goto(f"{site.url}/account/sign-in/")
+    sign_in_as(page, name)
+    page.locator("#list a").click()
+    expect(box).to_have_value("Ada's draft")
 
 
 def test_where_nothing_is_found_the_way_back_is_shown(site: Site, open_page: OpenPage) -> None:

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from llm.backends.synthetic import synthetic_text
-from tests.browser.conftest import OpenPage, ask, echo
+from tests.browser.conftest import PHONE, OpenPage, ask, echo
 from tests.server import Serve, Site
 
 TOKENS = 150
@@ -87,3 +87,22 @@ def test_the_page_has_a_map(site: Site, open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("/echo Hello")
     expect(page.get_by_role("main")).to_have_count(1)
     expect(page.get_by_role("heading", level=2)).to_have_text("Today")
+
+
+def test_the_focus_stays_in_the_thread_when_what_had_it_goes(site: Site, open_page: OpenPage) -> None:
+    """On a phone, where no box takes the focus unasked, so that no keyboard opens."""
+    page = open_page(site.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    echo(page, "Hello")
+    page.get_by_role("button", name="Answer again").press("Enter")
+    expect(page.locator(".answer .which")).to_have_text("2 / 2")
+    expect(page.locator(".answer")).to_be_focused()
+    expect(page.locator(".answer:not(.live)")).to_have_count(1)
+    for pressed, focused, which in (("before", "after", "1 / 2"), ("after", "before", "2 / 2")):
+        page.get_by_role("button", name=f"Version {pressed}").press("Enter")
+        expect(page.locator(".answer .which")).to_have_text(which)
+        expect(page.get_by_role("button", name=f"Version {focused}")).to_be_focused()
+    ask(page, "Count")
+    expect(page.locator(".answer.live .text")).to_contain_text("1 2 3")
+    page.locator("#stop").press("Enter")
+    page.get_by_role("button", name="Continue").press("Enter")
+    expect(page.locator(".answer").last).to_be_focused()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PHONE, OpenPage, ask, echo
+from tests.browser.conftest import DESKTOP, PHONE, OpenPage, ask, echo
 from tests.server import Serve, Site
 
 
@@ -228,6 +228,8 @@ def test_escape_closes_the_drawer_alone(site: Site, open_page: OpenPage) -> None
     ask(page, "Count")
     page.locator("#menu").press("Enter")
     expect(page.locator("#new")).to_be_focused()
+    page.locator("#text").evaluate("box => box.focus()")
+    expect(page.locator("#new")).to_be_focused()  # what is behind the drawer cannot be reached
     page.locator("#list button").press("Enter")
     page.keyboard.press("Escape")
     expect(page.locator("#conversation-menu")).to_be_hidden()
@@ -235,8 +237,14 @@ def test_escape_closes_the_drawer_alone(site: Site, open_page: OpenPage) -> None
     page.keyboard.press("Escape")
     expect(page.locator("#sidebar")).to_be_hidden()
     expect(page.locator("#menu")).to_be_focused()
+    page.set_viewport_size(DESKTOP)
+    search = page.locator("#search")
+    search.fill("Count")
+    for _ in range(2):  # the first empties the field, the second does nothing
+        search.press("Escape")
+        expect(search).to_have_value("")
     expect(page.locator(".answer.live")).to_have_count(1)
-    page.keyboard.press("Escape")
+    page.locator("#text").press("Escape")
     expect(page.locator(".answer .note")).to_have_text("Stopped.")
 
 

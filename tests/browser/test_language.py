@@ -69,9 +69,13 @@ def test_what_scripts_say_is_japanese_too(site: Site, open_page: OpenPage, folde
 
 def test_the_switch_stands_over_what_the_browser_asks_for(site: Site, open_page: OpenPage) -> None:
     page = open_page(site.url, locale="ja-JP")
+    ask(page, "One")
+    expect(page.locator(".question")).to_have_count(1)
+    address = page.url
     page.get_by_role("button", name="English").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
-    expect(page.locator("#title")).to_have_text("New chat")
+    expect(page).to_have_url(address)
+    expect(page.locator("#title")).to_have_text("One")
     page.goto(f"{site.url}/account/sign-up/")
     expect(page.get_by_role("heading")).to_have_text("Sign up")
     page.get_by_role("button", name="日本語").click()

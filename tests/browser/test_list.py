@@ -172,6 +172,21 @@ def test_a_conversation_is_renamed_in_its_place(site: Site, open_page: OpenPage)
     expect(titles(page)).to_have_text(["The open one", "新しい名前"])
 
 
+def test_a_line_that_moves_is_renamed_on(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    answered(page, "Old name", "Other")
+    other = open_page(page.url, beside=page)
+    page.bring_to_front()
+    choose(page, "Old name", "Rename")
+    page.keyboard.type("A new")
+    choose(other, "Old name", "Pin")
+    expect(page.locator("#list h2")).to_have_text(["Pinned", "Today"])
+    page.keyboard.type(" name")
+    page.keyboard.press("Enter")
+    for each in (page, other):
+        expect(titles(each)).to_have_text(["A new name", "Other"])
+
+
 def test_a_pinned_conversation_stands_first(site: Site, open_page: OpenPage) -> None:
     page = open_page(site.url)
     answered(page, "One", "Two", "Three")
@@ -205,6 +220,33 @@ def test_deleted_conversations_come_back_each_by_its_own_undo(site: Site, open_p
     expect(page.locator(".toast")).to_have_count(0)
     page.reload()
     expect(titles(page)).to_have_text(["Back", "Kept"])
+
+
+def test_the_way_back_stays_while_a_conversation_may_be_deleted(site: Site, open_page: OpenPage) -> None:
+    """A server that failed after it deleted one, and a server that failed before."""
+    page = open_page(site.url, quiet=True)  # the browser itself complains about the answers 503
+    answered(page, "One", "Two")
+
+    def fail(route: Route) -> None:
+        if route.request.method != "DELETE":
+            route.continue_()
+            return
+        if deletes:
+            route.fetch()
+        route.fulfill(status=503, body="{}")
+
+    page.route("**/api/conversations/*/", fail)
+    deletes = True
+    choose(page, "One", "Delete")
+    expect(titles(page)).to_have_text(["Two"])
+    page.wait_for_function("fetch('/api/conversations/').then((found) => found.text()).then((t) => !t.includes('One'))")
+    page.get_by_role("button", name="Undo").click()
+    expect(titles(page)).to_have_text(["Two", "One"])
+    deletes = False
+    choose(page, "Two", "Delete")
+    expect(page.locator("#problem")).to_have_text("That did not work. Please try again.")
+    expect(titles(page)).to_have_text(["Two", "One"])
+    expect(page.locator(".toast")).to_have_count(0)
 
 
 def test_a_conversation_is_deleted_while_it_is_answered(serve: Serve, open_page: OpenPage) -> None:

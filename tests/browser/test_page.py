@@ -264,6 +264,10 @@ def test_a_conversation_deleted_in_another_tab_is_left_and_can_be_had_back(site:
     for tab in (page, other):
         expect(tab.locator("#greeting")).to_be_visible()
         expect(tab.locator("#list a")).to_have_count(0)
+    for go in (page.go_back, page.go_forward):  # neither leads to what is gone
+        go()
+        expect(page).to_have_url(f"{site.url}/")
+        expect(page.locator("#problem")).to_have_text("")
     page.get_by_role("button", name="Undo").click()
     expect(page).to_have_url(address)
     expect(page.locator(".answer .text")).to_have_text(ANSWER)

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from llm.backends.synthetic import synthetic_text
 from tests.browser.conftest import OpenPage, answer_of, ask
+from tests.relay import relayed
 from tests.server import Serve, Site
 
 TOKENS = 200
@@ -76,12 +77,14 @@ def test_a_message_sent_without_a_network_goes_when_it_is_back(site: Site, open_
     line.cut()
     expect(page.locator("#status")).to_have_text("No connection. Trying again…")
     ask(page, "Into the dark")
+    page.locator("#new").click()  # it is still the new chat that is to begin with this
     expect(page.locator("#text")).to_have_value("Into the dark")
     expect(page.locator("#send")).to_be_disabled()
     line.mend()
     expect(page.locator(".question .text")).to_have_text("Into the dark")
     expect(page.locator("#text")).to_have_value("")
     expect(page.locator(".answer:not(.live) .text")).to_have_text(ANSWER)
+    expect(page.locator("#list a")).to_have_count(1)
 
 
 def test_a_message_whose_reply_was_lost_is_asked_once(site: Site, open_page: OpenPage) -> None:
@@ -103,6 +106,28 @@ def test_a_message_whose_reply_was_lost_is_asked_once(site: Site, open_page: Ope
     expect(page.locator(".answer:not(.live) .text")).to_have_text([ANSWER])
     expect(page.locator("#text")).to_have_value("")
     expect(page.locator("#list a")).to_have_count(1)
+
+
+def test_a_connection_that_went_silent_is_replaced_when_the_page_is_shown_again(
+    site: Site, open_page: OpenPage
+) -> None:
+    """Once with an answer that is still being written, once with one that ended in the silence."""
+    with relayed(site.url) as relay:
+        page = open_page(relay.url)
+        ask(page, "Count")
+        begun(page)
+        awake = open_page(page.url.replace(relay.url, site.url), beside=page)
+        for answers in (1, 2):
+            if answers == 2:
+                ask(page, "Count")
+            begun(page)
+            relay.hush()
+            if answers == 2:
+                expect(awake.locator(".answer:not(.live) .text")).to_have_text([ANSWER] * 2)
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            assert answer_of(page) != ANSWER
+            expect(page.locator(".answer:not(.live) .text")).to_have_text([ANSWER] * answers, timeout=6_000)
+        expect(page.locator("#list i.live:visible")).to_have_count(0, timeout=6_000)
 
 
 def test_a_killed_server_comes_back_and_the_page_with_it(serve: Serve, open_page: OpenPage) -> None:
@@ -156,6 +181,36 @@ def test_all_tabs_agree(site: Site, open_page: OpenPage) -> None:
     for tab in tabs:
         expect(tab.locator(".answer:not(.live) .text")).to_have_text(["First", "Third"])
         expect(tab.locator(".question .which").last).to_be_hidden()
+
+
+def test_a_change_in_another_tab_shows_while_an_answer_is_written(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    ask(page, "Count")
+    begun(page)
+    conversation = page.url.rstrip("/").rsplit("/", 1)[1]
+    other = open_page(site.url, beside=page)
+    other.evaluate(
+        """(id) => fetch(`/api/conversations/${id}/`, {
+          method: "PATCH",
+          headers: { "X-CSRFToken": document.cookie.match(/csrftoken=([^;]*)/)[1] },
+          body: JSON.stringify({ title: "Another name" }),
+        })""",
+        conversation,
+    )
+    expect(page.locator("#title")).to_have_text("Another name")
+    expect(page.locator(".answer.live")).to_have_count(1)
+    expect(page.locator(".answer:not(.live) .text")).to_have_text(ANSWER)
+
+
+def test_a_draft_that_the_browser_has_no_room_for_is_said_not_to_be_kept(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    page.evaluate("localStorage.setItem('full', 'x'.repeat(5 * 1024 * 1024 - 500))")
+    page.locator("#text").fill("Too long. " * 60)
+    expect(page.locator("#problem")).to_contain_text("too long for the browser to keep")
+    page.locator("#text").fill("Short.")
+    expect(page.locator("#problem")).to_have_text("")
+    page.reload()
+    expect(page.locator("#text")).to_have_value("Short.")
 
 
 def test_each_conversation_keeps_its_draft(site: Site, open_page: OpenPage) -> None:

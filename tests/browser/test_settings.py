@@ -66,6 +66,26 @@ def test_settings_hold_for_the_answers_that_follow(site: Site, open_page: OpenPa
     expect(page.locator("#settings-button")).to_have_class("icon-button")
 
 
+def test_what_the_panel_does_not_show_stays(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    ask(page, "Count")
+    expect(page.locator(".answer:not(.live)")).to_have_count(1)
+    page.evaluate(
+        """() => fetch(`/api/conversations/${location.pathname.split("/")[2]}/`, {
+          method: "PATCH",
+          headers: { "X-CSRFToken": document.cookie.match(/csrftoken=([^;]*)/)[1] },
+          body: JSON.stringify({ settings: { min_p: 0.25, top_k: 5 } }),
+        })"""
+    )
+    expect(page.locator("#settings-button")).to_have_class("icon-button set")
+    open_settings(page)
+    page.get_by_role("button", name="Defaults").click()
+    page.locator("[name=max_new_tokens]").fill("7")
+    save(page)
+    expect(page.locator("#settings")).to_be_hidden()
+    assert stored(page) == {"min_p": 0.25, "max_new_tokens": 7}
+
+
 def test_what_is_not_set_shows_what_holds_then(site: Site, open_page: OpenPage) -> None:
     for language, words in (("en", "Default (%s)"), ("ja", "既定（%s）")):
         page = open_page(site.url, locale=language)

@@ -197,7 +197,8 @@ def test_an_answer_says_what_it_took(site: Site, open_page: OpenPage) -> None:
 
 
 def test_who_waits_may_leave_the_queue(slow: Site, open_page: OpenPage) -> None:
-    running, first, second = (open_page(slow.url) for _ in range(3))
+    running, second = (open_page(slow.url) for _ in range(2))
+    first = open_page(slow.url, viewport=PHONE, has_touch=True, is_mobile=True)
     ask(running, "Running")
     expect(running.locator(".answer .text")).to_contain_text("1 2")
     ask(first, "First")
@@ -205,8 +206,9 @@ def test_who_waits_may_leave_the_queue(slow: Site, open_page: OpenPage) -> None:
     ask(second, "Second")
     expect(second.locator(".waiting .place")).to_contain_text("Waiting: 2 of 2 in line")
     assert second.locator(".waiting progress").bounding_box()["height"] <= 4  # type: ignore[index]
-    first.get_by_role("button", name="Leave the queue").click()
+    first.get_by_role("button", name="Leave the queue").press("Enter")
     expect(first.locator(".answer .note")).to_have_text("You left the queue.")
+    expect(first.locator(".answer")).to_be_focused()
     expect(first.locator("#send")).to_be_visible()
     expect(second.locator(".waiting .place")).to_contain_text("Waiting: 1 of 1 in line")
     running.locator("#stop").click()

@@ -8,6 +8,8 @@ import { Refusal, Socket } from "../../chat/static/chat/js/connection/socket.js"
 let sockets = [];
 /** @type {Record<string, () => void>} */
 let windowEvents = {};
+/** @type {Record<string, () => void>} */
+let documentEvents = {};
 
 class FakeWebSocket {
   /** @type {any[]} */
@@ -33,14 +35,19 @@ class FakeWebSocket {
 beforeEach(() => {
   sockets = [];
   windowEvents = {};
+  documentEvents = {};
   mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
   Object.assign(globalThis, {
     WebSocket: FakeWebSocket,
     addEventListener: (/** @type {string} */ name, /** @type {() => void} */ does) => {
       windowEvents[name] = does;
     },
-    document: { addEventListener() {}, hidden: false },
-    fetch: async () => {},
+    document: {
+      addEventListener: (/** @type {string} */ name, /** @type {() => void} */ does) => {
+        documentEvents[name] = does;
+      },
+      hidden: false,
+    },
   });
   Object.defineProperty(globalThis, "navigator", { value: { onLine: true }, configurable: true });
 });
@@ -50,8 +57,10 @@ afterEach(() => {
   mock.restoreAll();
 });
 
+const renew = async () => true;
+
 function opened() {
-  const socket = new Socket("ws://x/");
+  const socket = new Socket("ws://x/", renew);
   socket.connect();
   sockets[0].hello();
   return socket;
@@ -68,7 +77,7 @@ function waited() {
 }
 
 test("it is open from hello on", () => {
-  const socket = new Socket("ws://x/");
+  const socket = new Socket("ws://x/", renew);
   assert.equal(socket.state, "idle");
   socket.connect();
   assert.equal(socket.state, "connecting");
@@ -84,7 +93,7 @@ test("full jitter: from nothing to a bound that doubles up to twenty seconds", (
     [0.999999, [0.5, 1, 2, 4, 8, 16, 20, 20]],
   ]) {
     luck = /** @type {number} */ (random);
-    const socket = new Socket("ws://x/");
+    const socket = new Socket("ws://x/", renew);
     socket.connect();
     const waits = /** @type {number[]} */ (bounds).map(() => {
       sockets.at(-1).onclose({ code: 1006 });
@@ -102,7 +111,7 @@ test("full jitter: from nothing to a bound that doubles up to twenty seconds", (
 test("a thousand pages come back spread over the whole time", () => {
   const waits = [];
   for (let page = 0; page < 1_000; page++) {
-    const socket = new Socket("ws://x/");
+    const socket = new Socket("ws://x/", renew);
     sockets = [];
     socket.connect();
     for (let lost = 0; lost < 3; lost++) {
@@ -175,6 +184,63 @@ test("a socket that is silent after a ping, or never says hello, is given up", (
   assert.equal(socket.state, "waiting");
 });
 
+test("a silent connection is replaced at once when the page wakes, one that lives is kept", async () => {
+  mock.method(Math, "random", () => 0.9);
+  const socket = opened();
+  documentEvents.visibilitychange();
+  assert.equal(sockets[0].sent.at(-1).type, "ping");
+  sockets[0].says({ type: "pong", id: sockets[0].sent.at(-1).id });
+  await null; // the ping has its reply
+  mock.timers.tick(2_000);
+  assert.equal(sockets.length, 1);
+  documentEvents.visibilitychange();
+  mock.timers.tick(1_200);
+  assert.equal(sockets[0].closed, true);
+  assert.deepEqual([sockets.length, socket.state], [2, "connecting"]);
+  documentEvents.visibilitychange(); // this one was begun in another sleep
+  mock.timers.tick(1_200);
+  assert.deepEqual([sockets.length, socket.state], [3, "connecting"]);
+});
+
+test("a machine that slept beneath a page that is shown wakes it", () => {
+  const socket = opened();
+  mock.method(Date, "now", () => 0);
+  mock.timers.tick(1_000);
+  mock.method(Date, "now", () => 600_000);
+  mock.timers.tick(1_000);
+  assert.equal(sockets[0].sent.at(-1).type, "ping");
+  mock.timers.tick(1_200);
+  assert.equal(socket.state, "connecting");
+});
+
+test("a request without a reply has the connection looked at", () => {
+  const socket = opened();
+  socket.request({ type: "generation.stop", generation: "g" });
+  mock.timers.tick(3_000);
+  assert.equal(sockets[0].sent.at(-1).type, "ping");
+  mock.timers.tick(10_000);
+  assert.equal(socket.state, "waiting");
+});
+
+test("a session that ended is renewed before the next connection; another's has none", async () => {
+  mock.method(Math, "random", () => 0);
+  let same = true;
+  const socket = new Socket("ws://x/", async () => same);
+  socket.connect();
+  sockets[0].hello();
+  sockets[0].onclose({ code: 4401 });
+  await null;
+  await null;
+  waited();
+  assert.equal(socket.state, "connecting");
+  same = false;
+  sockets[1].onclose({ code: 4401 });
+  await null;
+  await null;
+  mock.timers.tick(60_000);
+  assert.deepEqual([socket.state, sockets.length], ["left", 2]);
+});
+
 test("a network that comes back is used at once", () => {
   mock.method(Math, "random", () => 0.9);
   const socket = opened();
@@ -186,7 +252,7 @@ test("a network that comes back is used at once", () => {
 });
 
 test("a refused origin is not tried again", () => {
-  const socket = new Socket("ws://x/");
+  const socket = new Socket("ws://x/", renew);
   socket.connect();
   sockets[0].onclose({ code: 4403 });
   mock.timers.tick(60_000);

@@ -1,11 +1,10 @@
-/** Sentences, headings and drafts: what is pure enough to be tried without a page. */
+/** Sentences and headings: what is pure enough to be tried without a page. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { t } from "../../chat/static/chat/js/language/i18n.js";
 import { figuresText, reasonText, refusalText, waitingText } from "../../chat/static/chat/js/language/words.js";
 import { heading } from "../../chat/static/chat/js/sidebar/headings.js";
-import { draftOf, dropDraft, keepDraft } from "../../chat/static/chat/js/state/drafts.js";
 
 test("values take the places of their names", () => {
   assert.equal(t("{a} of {b}, {c}", { a: 1, b: "{a}" }), "1 of {a}, {c}");
@@ -66,30 +65,4 @@ test("headings go by calendar days, not by hours", () => {
   assert.equal(of(new Date(2026, 2, 1)), "March");
   assert.equal(of(new Date(2025, 10, 1)), "November 2025");
   assert.equal(heading({ updated: now.toISOString(), pinned: true }, now), "Pinned");
-});
-
-test("drafts are kept for each conversation, and never throw", () => {
-  const items = new Map();
-  Object.defineProperty(globalThis, "localStorage", {
-    configurable: true,
-    value: {
-      getItem: (/** @type {string} */ key) => items.get(key) ?? null,
-      setItem: (/** @type {string} */ key, /** @type {string} */ value) => items.set(key, value),
-      removeItem: (/** @type {string} */ key) => items.delete(key),
-    },
-  });
-  keepDraft(null, { text: "new" });
-  keepDraft("c", { text: "there", frame: { type: "message.send", id: "1", text: "there" } });
-  assert.deepEqual([draftOf(null).text, draftOf("c").frame?.id, draftOf("d").text], ["new", "1", ""]);
-  keepDraft("c", { text: "there and further" });
-  assert.equal(draftOf("c").frame, undefined);
-  keepDraft("c", { text: "" });
-  assert.equal(items.size, 1);
-  keepDraft(null, { text: "", settings: { top_k: 3 } });
-  keepDraft(null, { text: "more" });
-  assert.deepEqual(draftOf(null), { text: "more", settings: { top_k: 3 } });
-  dropDraft(null);
-  assert.equal(items.size, 0);
-  items.set("draft:new", "{broken");
-  assert.deepEqual(draftOf(null), { text: "" });
 });

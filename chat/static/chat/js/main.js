@@ -2,19 +2,23 @@
 
 import { Composer } from "./composer/composer.js";
 import { Problem } from "./composer/problem.js";
+import { fetchAccount } from "./connection/api.js";
 import { Refusal, Socket } from "./connection/socket.js";
 import { Announcer } from "./controls/announcer.js";
 import { isComposing, nameKeys, shortcuts } from "./controls/keys.js";
+import { askToReload } from "./controls/leaving.js";
 import { Menu } from "./controls/menu.js";
 import { Toasts } from "./controls/toast.js";
 import { Conversation } from "./conversation/conversation.js";
 import { Settings } from "./conversation/settings.js";
 import { Temporary } from "./conversation/temporary.js";
 import { Turns } from "./conversation/turns.js";
+import { languageSwitch } from "./language/switch.js";
 import { statusText, WORDS } from "./language/words.js";
 import { Drawer } from "./sidebar/drawer.js";
 import { List } from "./sidebar/list.js";
-import { draftOf, keepDraft } from "./state/drafts.js";
+import { account, watchAccount } from "./state/account.js";
+import { drafts } from "./state/drafts.js";
 import { themeSwitch } from "./state/preferences.js";
 import { Store } from "./state/store.js";
 import { Follow } from "./thread/follow.js";
@@ -25,7 +29,7 @@ const element = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
 /** @param {string} id */
 const dialog = (id) => /** @type {HTMLDialogElement} */ (document.getElementById(id));
 
-const socket = new Socket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/chat/`);
+const socket = new Socket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/chat/`, renew);
 const store = new Store();
 const thread = new Thread(
   element("thread"),
@@ -38,7 +42,7 @@ const composer = new Composer(/** @type {HTMLFormElement} */ (element("composer"
 const conversation = new Conversation(socket, store, problem);
 const turns = new Turns(socket, store, composer, conversation, problem);
 const list = new List(element("sidebar"), new Menu(element("conversation-menu")), new Toasts(element("toasts")));
-const drawer = new Drawer(element("sidebar"), element("menu"), element("scrim"));
+const drawer = new Drawer(element("sidebar"), element("menu"), element("scrim"), [element("main"), element("skip")]);
 const settings = new Settings(dialog("settings"), element("settings-button"), configure);
 const temporary = new Temporary(element("main"), element("temporary"));
 /** @type {{state?: string, progress?: number, message?: string}} */
@@ -59,6 +63,25 @@ function navigate() {
 function go(/** @type {string} */ path) {
   history.pushState(null, "", path);
   navigate();
+}
+
+/** Begin a new conversation where one was that is gone, to which the way back leads no more. */
+function leaveGone() {
+  history.replaceState(null, "", "/");
+  navigate();
+}
+
+/** Fetch another session. Return whether it is of the same account, so that this page goes on. */
+async function renew() {
+  const owner = await fetchAccount();
+  if (owner === null || owner === account) return true;
+  left();
+  return false;
+}
+
+function left() {
+  socket.leave();
+  askToReload(dialog("left-dialog"));
 }
 
 /** Update what depends on which conversation is open, how its answers are made, and whether it is being answered. */
@@ -88,9 +111,8 @@ function received(/** @type {any} */ frame) {
   } else if (frame.type === "server.restarting") {
     status();
   } else if (frame.type === "conversation.changed") {
-    list.refresh().catch(ignore);
-    const known = store.live !== null || composer.sending; // then it is about this page's own message
-    if (frame.conversation === store.conversation && !known) conversation.show(frame.conversation);
+    list.refresh();
+    if (frame.conversation === store.conversation) conversation.show(frame.conversation);
   } else if (frame.type === "error") {
     problem.refused(new Refusal(frame));
   } else if (!store.apply(frame)) {
@@ -103,7 +125,7 @@ function received(/** @type {any} */ frame) {
 
 /** Fetch what was missed, and watch again: a socket that has opened knows nothing of the one before. */
 function opened() {
-  list.refresh().catch(ignore);
+  list.refresh();
   if (store.conversation) conversation.show(store.conversation);
 }
 
@@ -139,13 +161,13 @@ function askToDelete(/** @type {import("./state/store.js").Shown} */ message) {
  */
 async function configure(values) {
   await conversation.configure(values);
-  if (store.conversation === null) keepDraft(null, { settings: values });
+  if (store.conversation === null) drafts.keep(null, { settings: values });
 }
 
 /** @param {boolean} chosen whether the new chat is to be temporary */
 function choose(chosen) {
   store.plan(store.settings, chosen);
-  keepDraft(null, { temporary: chosen });
+  drafts.keep(null, { temporary: chosen });
   temporary.show(store);
   composer.focus();
 }
@@ -164,10 +186,13 @@ socket.addEventListener("state", () => {
 });
 conversation.addEventListener("changed", changed);
 conversation.addEventListener("gone", (event) => {
-  go("/");
+  leaveGone();
   if (/** @type {CustomEvent} */ (event).detail) problem.say(WORDS.gone);
 });
-turns.addEventListener("accepted", changed);
+drafts.addEventListener("kept", (event) => {
+  if (/** @type {CustomEvent} */ (event).detail) problem.retract(WORDS.notKept);
+  else problem.say(WORDS.notKept);
+});
 thread.addEventListener("act", (event) => act(/** @type {CustomEvent} */ (event).detail));
 thread.addEventListener("earlier", () => conversation.earlier());
 composer.addEventListener("stop", () => conversation.stop());
@@ -176,11 +201,12 @@ temporary.addEventListener("chosen", (event) => choose(/** @type {CustomEvent} *
 list.addEventListener("open", (event) => go(`/c/${/** @type {CustomEvent} */ (event).detail}/`));
 list.addEventListener(
   "removed",
-  (event) => /** @type {CustomEvent} */ (event).detail === store.conversation && go("/"),
+  (event) => /** @type {CustomEvent} */ (event).detail === store.conversation && leaveGone(),
 );
 list.addEventListener("failed", () => problem.say(WORDS.notDone));
 new Announcer(element("announced-log"), store, (message) => thread.textOf(message));
 themeSwitch(element("theme"));
+for (const form of document.querySelectorAll("form.language")) languageSwitch(/** @type {HTMLFormElement} */ (form));
 
 element("new").addEventListener("click", (event) => {
   if (/** @type {MouseEvent} */ (event).metaKey || /** @type {MouseEvent} */ (event).ctrlKey) return;
@@ -198,7 +224,7 @@ element("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address stays
   element("text").focus();
 });
-element("settings-button").addEventListener("click", () => settings.open(store.settings));
+element("settings-button").addEventListener("click", () => settings.open());
 element("shortcuts-button").addEventListener("click", () => dialog("shortcuts").showModal());
 nameKeys(dialog("shortcuts"));
 shortcuts({
@@ -212,11 +238,15 @@ shortcuts({
 });
 addEventListener("keydown", (event) => {
   const elsewhere =
-    event.defaultPrevented || isComposing(event) || document.querySelector("dialog[open], :popover-open");
+    event.defaultPrevented ||
+    isComposing(event) ||
+    /** @type {Element} */ (event.target).matches("#search") ||
+    document.querySelector("dialog[open], :popover-open");
   if (event.key === "Escape" && !elsewhere) conversation.stop();
 });
 addEventListener("popstate", navigate);
-if (composer.text && !draftOf(addressed()).text) keepDraft(addressed(), { text: composer.text }); // typed before this ran
+if (composer.text && !drafts.of(addressed()).text) drafts.keep(addressed(), { text: composer.text }); // typed before this
 navigate();
+watchAccount(left);
 if (document.body.dataset.session === "none") await begin();
 socket.connect();

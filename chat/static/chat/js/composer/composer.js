@@ -6,7 +6,7 @@ const touched = matchMedia("(pointer: coarse)");
 
 /**
  * The box with its buttons. Events: `message` (one is to be sent; detail: its text), `stop` (the answer is to end),
- * `written` (detail: the text so far), `recall` (arrow up in an empty box).
+ * `written` (the text is another one now), `recall` (arrow up in an empty box).
  */
 export class Composer extends EventTarget {
   #form;
@@ -70,7 +70,7 @@ export class Composer extends EventTarget {
 
   #written() {
     this.#update();
-    this.dispatchEvent(new CustomEvent("written", { detail: this.#text.value }));
+    this.dispatchEvent(new Event("written"));
   }
 
   /** @param {KeyboardEvent} event */

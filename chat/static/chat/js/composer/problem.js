@@ -23,6 +23,14 @@ export class Problem {
   }
 
   /**
+   * Say nothing any more where this is what is said.
+   * @param {string} sentence
+   */
+  retract(sentence) {
+    if (this.#element.textContent === sentence) this.clear();
+  }
+
+  /**
    * Say why the server refused something, or that it could not be reached.
    * @param {import("../connection/socket.js").Refusal | import("../connection/api.js").Failure} refusal
    */

@@ -1,5 +1,7 @@
 /** Asks the server over HTTP, and describes what it answers. */
 
+import { attempts } from "./patience.js";
+
 /**
  * @typedef {{completion_tokens?: number, prompt_tokens?: number, cached_tokens?: number}} Usage
  * @typedef {{queue_time?: number | null, ttft?: number | null, tokens_per_second?: number | null}} Timings
@@ -25,7 +27,8 @@ export class Failure extends Error {
 }
 
 /**
- * Send a request. Return what the answer holds, null if that is nothing; throw a Failure if it is an error.
+ * Send a request. Return what the answer holds, null if that is nothing; throw a Failure if it is an error. What gets no
+ * answer in time is asked again: whatever this module asks for comes to the same if it is done twice.
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body]
@@ -33,21 +36,54 @@ export class Failure extends Error {
 async function ask(method, path, body) {
   /** @type {Record<string, string>} */
   const headers = { Accept: "application/json" };
-  if (method !== "GET") headers["X-CSRFToken"] = cookie("csrftoken");
+  if (method !== "GET") headers["X-CSRFToken"] = csrfToken();
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers, body: JSON.stringify(body), cache: "no-store" }).catch(() => {
-    throw new Failure(0, "unreachable", path);
-  });
-  if (response.status === 204) return null;
-  const found = await response.json().catch(() => ({}));
-  if (!response.ok)
-    throw new Failure(response.status, found.code ?? "error", found.message ?? `${path}: ${response.status}`);
-  return found;
+  const request = { method, headers, body: JSON.stringify(body) };
+  for (const [times, limit] of attempts().entries()) {
+    const answer = await fetched(path, limit, request);
+    if (!answer) continue;
+    const { response, text } = answer;
+    const done = method === "DELETE" && times > 0 && response.status === 404; // by an attempt whose answer was lost
+    if (response.ok || done) return done || !text ? null : JSON.parse(text);
+    throw failure(response.status, path, text);
+  }
+  throw new Failure(0, "unreachable", path);
 }
 
-/** @param {string} name */
-function cookie(name) {
-  return document.cookie.match(`(?:^|; )${name}=([^;]*)`)?.[1] ?? "";
+/**
+ * Fetch from the server; null: there was no answer in time, or none at all.
+ * @param {string} path
+ * @param {number} limit in milliseconds
+ * @param {RequestInit} [request]
+ */
+async function fetched(path, limit, request) {
+  try {
+    const response = await fetch(path, { ...request, cache: "no-store", signal: AbortSignal.timeout(limit) });
+    return { response, text: await response.text() };
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Describe an answer that is an error. One that is not of the API, but of what is before it, has no code.
+ * @param {number} status
+ * @param {string} path
+ * @param {string} text
+ */
+function failure(status, path, text) {
+  let found;
+  try {
+    found = JSON.parse(text);
+  } catch {
+    found = {};
+  }
+  return new Failure(status, found.code ?? "error", found.message ?? `${path}: ${status}`);
+}
+
+/** Return what shows the server that a request comes from a page of its own. It is another one after each sign-in. */
+export function csrfToken() {
+  return document.cookie.match("(?:^|; )csrftoken=([^;]*)")?.[1] ?? "";
 }
 
 /**
@@ -107,4 +143,27 @@ export function deleteMessage(id) {
 export function rate(message, feedback) {
   const path = `/api/messages/${message}/feedback/`;
   return feedback ? ask("PUT", path, feedback) : ask("DELETE", path);
+}
+
+/**
+ * Fetch the page, whose answer sets the cookie of a session. Return whose account the session is of, "" if nobody's;
+ * null if the server does not say.
+ */
+export async function fetchAccount() {
+  for (const limit of attempts()) {
+    const answer = await fetched("/", limit);
+    if (!answer?.response.ok) continue;
+    const page = new DOMParser().parseFromString(answer.text, "text/html");
+    return page.getElementById("main")?.dataset.account ?? "";
+  }
+  return null;
+}
+
+/**
+ * Say whether the server has a page at an address for whoever is its visitor now; also if it does not answer.
+ * @param {string} path
+ */
+export async function hasPage(path) {
+  const answer = await fetched(path, attempts()[0], { method: "HEAD" });
+  return answer?.response.status !== 404;
 }

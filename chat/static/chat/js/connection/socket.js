@@ -1,21 +1,27 @@
 /**
  * Keeps a socket to the server, as a state machine. It knows frames, ids and replies; it knows no conversations.
  *
- *   idle -> connecting -> open -> waiting -> connecting -> ...      refused: the server will not have this page
+ *   idle -> connecting -> open -> waiting -> connecting -> ...
+ *   refused: the server will not have this page; left: its visitor is another one now
  *
- * The socket is open from the server's `hello` on; a connection on which nothing is said in time is closed.
+ * The socket is open from the server's `hello` on; a connection on which nothing is said in time is closed. One that
+ * went silent while the page slept is found out at once when it wakes.
  *
  * A request is sent again after a reconnect until its reply comes: its id makes the server carry it out once.
  * A server that restarts says so, and when to come back; `restarting` is true from then until a socket is open again.
  */
 
+import { noteSilence } from "./patience.js";
+import { onWaking } from "./waking.js";
+
 /** @type {Record<string, string[]>} */
 const NEXT = {
   idle: ["connecting"],
-  connecting: ["open", "waiting", "refused"],
-  open: ["waiting", "refused"],
-  waiting: ["connecting"],
+  connecting: ["open", "waiting", "refused", "left"],
+  open: ["waiting", "refused", "left"],
+  waiting: ["connecting", "left"],
   refused: [],
+  left: [],
 };
 
 const HELLO_PATIENCE = 15_000;
@@ -23,6 +29,8 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 20_000;
 const PING_EVERY = 25_000;
 const PING_PATIENCE = 10_000;
+const REPLY_PATIENCE = 3_000; // then it is asked whether the connection lives; the reply itself may take its time
+const WAKING_PATIENCE = 1_200;
 const SERVICE_RESTART = 1012;
 const NO_SESSION = 4401;
 const FORBIDDEN = 4403;
@@ -42,6 +50,7 @@ export class Socket extends EventTarget {
   state = "idle";
   restarting = false;
   #url;
+  #renew;
   /** @type {WebSocket | null} */
   #socket = null;
   #attempts = 0;
@@ -53,13 +62,17 @@ export class Socket extends EventTarget {
   /** @type {Map<string, {text: string, resolve: (frame: any) => void, reject: (error: Error) => void}>} */
   #pending = new Map();
 
-  /** @param {string} url */
-  constructor(url) {
+  /**
+   * @param {string} url
+   * @param {() => Promise<boolean>} renew fetches a session in the place of one that has ended; false: there is to be
+   *   no further connection
+   */
+  constructor(url, renew) {
     super();
     this.#url = url;
-    addEventListener("online", () => this.#hurry());
-    addEventListener("offline", () => this.#socket?.close());
-    document.addEventListener("visibilitychange", () => document.hidden || this.#hurry());
+    this.#renew = renew;
+    addEventListener("offline", () => this.#socket && this.#abandon(this.#socket));
+    onWaking(() => this.#woken());
   }
 
   /** Open a connection. After it was lost, the socket does that by itself. */
@@ -71,6 +84,15 @@ export class Socket extends EventTarget {
     socket.onmessage = ({ data }) => this.#received(JSON.parse(data));
     socket.onclose = ({ code }) => this.#closed(socket, code);
     this.#timer = setTimeout(() => this.#abandon(socket), HELLO_PATIENCE);
+  }
+
+  /** Close the connection for good. Requests without a reply get none. */
+  leave() {
+    if (!NEXT[this.state].includes("left")) return;
+    const socket = this.#socket;
+    this.#forget();
+    socket?.close();
+    this.#enter("left");
   }
 
   /**
@@ -87,7 +109,9 @@ export class Socket extends EventTarget {
         return;
       }
       this.#pending.set(id, { text, resolve, reject });
-      if (this.state === "open") this.#socket?.send(text);
+      if (this.state !== "open") return;
+      this.#socket?.send(text);
+      if (frame.type !== "ping") setTimeout(() => this.#pending.has(id) && this.#ping(PING_PATIENCE), REPLY_PATIENCE);
     });
   }
 
@@ -115,7 +139,7 @@ export class Socket extends EventTarget {
     this.#attempts = 0;
     this.#pause = 0;
     this.restarting = false;
-    this.#pinger = setInterval(() => this.#ping(), PING_EVERY);
+    this.#pinger = setInterval(() => this.#ping(PING_PATIENCE), PING_EVERY);
     this.#enter("open");
     for (const { text } of this.#pending.values()) this.#socket?.send(text);
   }
@@ -126,9 +150,7 @@ export class Socket extends EventTarget {
    */
   async #closed(socket, code) {
     if (socket !== this.#socket) return;
-    clearInterval(this.#pinger);
-    clearTimeout(this.#timer);
-    this.#socket = null;
+    this.#forget();
     if (code === FORBIDDEN) {
       this.#enter("refused");
       return;
@@ -136,8 +158,15 @@ export class Socket extends EventTarget {
     this.restarting ||= code === SERVICE_RESTART;
     this.#notBefore = performance.now() + this.#pause;
     this.#enter("waiting");
-    if (code === NO_SESSION) await fetch("/", { cache: "no-store" }).catch(() => {}); // its answer sets the cookie
+    if (code === NO_SESSION && !(await this.#renew())) this.leave();
     if (this.state === "waiting") this.#timer = setTimeout(() => this.connect(), this.#wait());
+  }
+
+  /** Have nothing more to do with the connection that there was, if there was one. */
+  #forget() {
+    clearInterval(this.#pinger);
+    clearTimeout(this.#timer);
+    this.#socket = null;
   }
 
   /**
@@ -155,21 +184,42 @@ export class Socket extends EventTarget {
     if (this.state === "waiting" && performance.now() >= this.#notBefore && navigator.onLine) this.connect();
   }
 
-  /** Find out whether the socket is dead: it can be without being closed, and then nothing answers. */
-  #ping() {
+  /** Go on with a connection that lives, at once, now that the page has woken. */
+  #woken() {
     const socket = this.#socket;
-    if (!socket) return;
-    const patience = setTimeout(() => this.#abandon(socket), PING_PATIENCE);
-    this.request({ type: "ping" }).then(() => clearTimeout(patience));
+    if (this.state === "open") {
+      this.#ping(WAKING_PATIENCE, () => this.#hurry());
+    } else if (this.state === "connecting" && socket) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#abandon(socket, () => this.#hurry()), WAKING_PATIENCE);
+    } else {
+      this.#hurry();
+    }
   }
 
   /**
-   * Give a socket up. It closes by itself when it can, which nobody waits for.
-   * @param {WebSocket} socket
+   * Find out whether the socket is dead: it can be without being closed, and then nothing answers.
+   * @param {number} patience
+   * @param {() => void} [then] called when it was given up
    */
-  #abandon(socket) {
+  #ping(patience, then) {
+    const socket = this.#socket;
+    if (this.state !== "open" || !socket) return;
+    const timer = setTimeout(() => this.#abandon(socket, then), patience);
+    this.request({ type: "ping" }).then(() => clearTimeout(timer));
+  }
+
+  /**
+   * Give a socket up that is silent. It closes by itself when it can, which nobody waits for.
+   * @param {WebSocket} socket
+   * @param {() => void} [then] called when it was the one in use
+   */
+  #abandon(socket, then) {
+    if (socket !== this.#socket) return;
     socket.close();
+    noteSilence();
     this.#closed(socket, 1006);
+    then?.();
   }
 
   /** @param {string} state */

@@ -3,9 +3,11 @@
  * Questions are sent by `turns.js`.
  */
 
+import { Again } from "../connection/again.js";
 import { changeConversation, deleteMessage, Failure, fetchConversation, rate } from "../connection/api.js";
+import { Refusal } from "../connection/socket.js";
 import { WORDS } from "../language/words.js";
-import { keepDraft } from "../state/drafts.js";
+import { drafts } from "../state/drafts.js";
 
 /** @typedef {import("../state/store.js").Shown} Shown */
 
@@ -21,6 +23,12 @@ export class Conversation extends EventTarget {
   #problem;
   #fetching = false;
   #removing = false;
+  #asked = 0; // counts what is asked of the server, and what it said unasked
+  #known = 0; // the latest of that which is shown
+  #under = 0; // how many fetches of the conversation are under way
+  /** @type {string | undefined} the generation that this connection follows */
+  #followed;
+  #again = new Again();
 
   /**
    * @param {import("../connection/socket.js").Socket} socket
@@ -32,6 +40,7 @@ export class Conversation extends EventTarget {
     this.#socket = socket;
     this.#store = store;
     this.#problem = problem;
+    socket.addEventListener("state", () => (this.#followed = undefined));
   }
 
   /**
@@ -40,6 +49,7 @@ export class Conversation extends EventTarget {
    */
   async open(id) {
     this.view++;
+    this.#again.succeeded();
     this.#problem.clear();
     if (id === null || id !== this.#store.conversation) this.#store.open(id);
     this.dispatchEvent(new Event("opened"));
@@ -48,22 +58,39 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Fetch a conversation and show it as the server has it; if it is being answered, follow the answer.
+   * Fetch a conversation and show it as the server has it; if it is being answered, follow the answer. An answer that is
+   * known of already is followed before anything is fetched. What fails is tried again after a while.
    * @param {string} id
    */
   async show(id) {
     const mine = this.view;
+    const order = ++this.#asked;
+    this.#again.cancel();
+    if (this.#store.live) this.watch(this.#store.live);
     let branch;
     try {
+      this.#under++;
       branch = await fetchConversation(id);
     } catch (error) {
       if (mine === this.view) this.#missing(error);
       return;
+    } finally {
+      this.#under--;
     }
-    if (mine !== this.view) return;
+    if (mine !== this.view || order < this.#known) return;
+    this.#known = order;
+    this.#again.succeeded();
+    this.#problem.retract(WORDS.notLoaded);
     this.#store.load(branch);
     this.#changed();
     if (this.#store.live) this.watch(this.#store.live);
+  }
+
+  /** Note that the server has said more than what is being fetched. That is fetched again. */
+  outdate() {
+    this.#known = ++this.#asked;
+    if (this.#under > 0 && this.#store.conversation) this.show(this.#store.conversation);
+    this.#changed();
   }
 
   /** Fetch the messages before those that are shown. */
@@ -84,16 +111,24 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Ask the server for the rest of an answer: from the next delta on, or all of it if that is not known.
+   * Ask the server for the rest of an answer, unless it sends that already: from the next delta on, or all of it if that
+   * is not known.
    * @param {Shown} message
    */
-  watch(message) {
-    if (this.#socket.state !== "open") return; // it is asked again when a socket opens
+  async watch(message) {
+    const generation = message.generation?.id;
+    if (this.#socket.state !== "open" || generation === this.#followed) return; // a socket that opens asks again
     const next = message.nextSeq === undefined ? {} : { next_seq: message.nextSeq };
-    const conversation = this.#store.conversation;
-    this.#socket
-      .request({ type: "conversation.open", conversation, generation: message.generation?.id, ...next })
-      .catch(ignore);
+    const mine = this.view;
+    this.#followed = generation;
+    try {
+      const conversation = this.#store.conversation;
+      await this.#socket.request({ type: "conversation.open", conversation, generation, ...next });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.#followed = undefined;
+      if (mine === this.view) this.#later();
+    }
   }
 
   /** Ask for the whole answer that is being written, because a delta of it is missing. */
@@ -101,13 +136,23 @@ export class Conversation extends EventTarget {
     const { live } = this.#store;
     if (!live) return;
     delete live.nextSeq;
+    this.#followed = undefined;
     this.watch(live);
   }
 
-  /** Stop the answer that is being written. */
-  stop() {
-    const generation = this.#store.live?.generation?.id;
-    if (generation) this.#socket.request({ type: "generation.stop", generation }).catch(ignore);
+  /** Stop the answer that is being written. If the server refuses, it is said, and shown how the answer is. */
+  async stop() {
+    const { conversation, live } = this.#store;
+    const mine = this.view;
+    if (!live || !conversation) return;
+    try {
+      await this.#socket.request({ type: "generation.stop", generation: live.generation?.id });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      if (mine !== this.view) return;
+      this.#problem.refused(error);
+      await this.show(conversation);
+    }
   }
 
   /**
@@ -142,7 +187,7 @@ export class Conversation extends EventTarget {
     try {
       await rate(message.id, feedback);
     } catch {
-      if (feedback?.comment) keepDraft(message.id, { text: feedback.comment });
+      if (feedback?.comment) drafts.keep(message.id, { text: feedback.comment });
       this.#store.rate(message, before ?? null);
       this.#problem.say(WORDS.notDone);
     }
@@ -181,18 +226,25 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Say that the conversation could not be fetched. What is shown already stays, and the next connection tries again.
+   * Say that the conversation could not be fetched. What is shown already stays.
    * @param {unknown} error
    */
   #missing(error) {
-    if (error instanceof Failure && error.status === 404)
+    if (!(error instanceof Failure)) throw error;
+    if (error.status === 404) {
       this.dispatchEvent(new CustomEvent("gone", { detail: !this.#removing }));
-    else if (this.#store.loading) this.#problem.say(WORDS.notLoaded);
+      return;
+    }
+    if (this.#store.loading) this.#problem.say(WORDS.notLoaded);
+    this.#later();
+  }
+
+  #later() {
+    const { conversation } = this.#store;
+    if (conversation) this.#again.later(() => this.show(conversation));
   }
 
   #changed() {
     this.dispatchEvent(new Event("changed"));
   }
 }
-
-function ignore() {}

@@ -18,6 +18,8 @@ export class Settings {
   #button;
   /** @type {(values: Values) => Promise<void>} */
   #save;
+  /** @type {Values} those of the open conversation */
+  #current = {};
 
   /**
    * @param {HTMLDialogElement} dialog
@@ -49,12 +51,12 @@ export class Settings {
 
   /** @param {Values} values those of the conversation that is open */
   set values(values) {
+    this.#current = values;
     this.#button.classList.toggle("set", Object.keys(values).length > 0);
   }
 
-  /** @param {Values} values */
-  open(values) {
-    this.#fill(values);
+  open() {
+    this.#fill(this.#current);
     this.#dialog.showModal();
   }
 
@@ -110,10 +112,11 @@ export class Settings {
     field.focus();
   }
 
-  /** Return what was filled in. */
+  /** Return what was filled in, and as it is what has no field here. */
   #values() {
-    /** @type {Values} */
-    const values = {};
+    const values = { ...this.#current };
+    delete values.system; // without a field it is refused
+    for (const { name } of this.#fields) delete values[name];
     for (const { name, type, value } of this.#fields) {
       if (!value.trim()) continue;
       if (name === "stop") values.stop = stops(value);

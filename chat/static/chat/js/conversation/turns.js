@@ -4,18 +4,21 @@
  */
 
 import { newId, Refusal } from "../connection/socket.js";
-import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
+import { drafts } from "../state/drafts.js";
 
 /** @typedef {import("../state/store.js").Shown} Shown */
+/** @typedef {import("../state/store.js").Accepted} Accepted */
 /** @typedef {import("../state/drafts.js").Frame} Frame */
 
-/** Sends what the visitor asks. Events: `accepted` (the server has accepted what was asked). */
-export class Turns extends EventTarget {
+/** Sends what the visitor asks: in each conversation one thing at a time. */
+export class Turns {
   #socket;
   #store;
   #composer;
   #conversation;
   #problem;
+  /** @type {Set<string | null>} the conversations in which something is asked that has no reply yet; null: a new one */
+  #asking = new Set();
 
   /**
    * @param {import("../connection/socket.js").Socket} socket
@@ -25,16 +28,13 @@ export class Turns extends EventTarget {
    * @param {import("../composer/problem.js").Problem} problem
    */
   constructor(socket, store, composer, conversation, problem) {
-    super();
     this.#socket = socket;
     this.#store = store;
     this.#composer = composer;
     this.#conversation = conversation;
     this.#problem = problem;
     composer.addEventListener("message", (event) => this.send(/** @type {CustomEvent} */ (event).detail));
-    composer.addEventListener("written", (event) => {
-      keepDraft(store.conversation, { text: /** @type {CustomEvent} */ (event).detail });
-    });
+    composer.addEventListener("written", () => drafts.writing(store.conversation, () => composer.text));
     conversation.addEventListener("opened", () => this.#recall());
   }
 
@@ -44,6 +44,7 @@ export class Turns extends EventTarget {
    */
   send(text) {
     const { conversation, settings, temporary } = this.#store;
+    if (!this.#mayAsk) return Promise.resolve();
     const how = conversation === null ? { settings, temporary } : { conversation };
     return this.#deliver({ type: "message.send", id: newId(), text, ...how });
   }
@@ -81,28 +82,30 @@ export class Turns extends EventTarget {
    */
   async #deliver(frame) {
     const from = this.#store.conversation;
-    const mine = this.#conversation.view;
-    keepDraft(from, { text: frame.text, frame });
-    const done = await this.#ask(frame, (accepted) => {
-      if (mine !== this.#conversation.view) return;
+    drafts.keep(from, { text: frame.text, frame });
+    const accepted = await this.#reply(frame);
+    const here = this.#store.conversation === from;
+    const text = here ? this.#composer.text : drafts.of(from).text;
+    const left = accepted && text === frame.text ? "" : text; // what was typed since stays
+    if (accepted && from === null) drafts.drop(null);
+    if (accepted && here) {
       this.#store.accept(accepted, frame.text);
-      if (!from) history.pushState(null, "", `/c/${accepted.conversation}/`);
-    });
-    const here = mine === this.#conversation.view;
-    const text = here ? this.#composer.text : draftOf(from).text;
-    const left = done && text === frame.text ? "" : text; // what was typed since stays
+      if (from === null) history.pushState(null, "", `/c/${accepted.conversation}/`);
+      this.#conversation.outdate();
+    }
     if (here) this.#composer.text = left;
-    if (done && from === null) dropDraft(null);
-    keepDraft(here ? this.#store.conversation : from, { text: left, frame: undefined });
+    drafts.keep(here ? this.#store.conversation : from, { text: left, frame: undefined });
   }
 
   /** Put the draft into the box; if it was sent and nobody knows how that ended, send it again. */
   #recall() {
     const { conversation } = this.#store;
-    const { text, frame, settings, temporary } = draftOf(conversation);
+    drafts.store();
+    const { text, frame, settings, temporary } = drafts.of(conversation);
     if (conversation === null) this.#store.plan(settings ?? {}, temporary);
     this.#composer.text = text;
-    if (frame) this.#deliverAgain(frame);
+    this.#composer.sending = this.#asking.has(conversation);
+    if (frame && !this.#composer.sending) this.#deliverAgain(frame);
   }
 
   /**
@@ -119,25 +122,40 @@ export class Turns extends EventTarget {
   /**
    * Send a frame that asks for an answer. Its reply goes to `accept`, unless another conversation was opened meanwhile.
    * @param {{type: string, [field: string]: unknown}} frame
-   * @param {(accepted: import("../state/store.js").Accepted) => void} accept
-   * @returns {Promise<boolean>} whether it was accepted
+   * @param {(accepted: Accepted) => void} accept
    */
   async #ask(frame, accept) {
-    if (this.#composer.sending || this.#store.live) return false;
-    const mine = this.#conversation.view;
+    const from = this.#store.conversation;
+    if (!this.#mayAsk) return;
+    const accepted = await this.#reply(frame);
+    if (!accepted || from !== this.#store.conversation) return;
+    accept(accepted);
+    this.#conversation.outdate();
+  }
+
+  get #mayAsk() {
+    return !this.#asking.has(this.#store.conversation) && !this.#store.live;
+  }
+
+  /**
+   * Send a frame that asks for an answer. Return its reply, or null if the server refuses, which is said.
+   * @param {{type: string, [field: string]: unknown}} frame
+   * @returns {Promise<Accepted | null>}
+   */
+  async #reply(frame) {
+    const from = this.#store.conversation;
+    this.#asking.add(from);
     this.#composer.sending = true;
     this.#problem.clear();
     try {
-      const accepted = await this.#socket.request(frame);
-      if (mine === this.#conversation.view) accept(accepted);
-      this.dispatchEvent(new Event("accepted"));
-      return true;
+      return await this.#socket.request(frame);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      if (mine === this.#conversation.view) this.#problem.refused(error);
-      return false;
+      if (from === this.#store.conversation) this.#problem.refused(error);
+      return null;
     } finally {
-      this.#composer.sending = false;
+      this.#asking.delete(from);
+      this.#composer.sending = this.#asking.has(this.#store.conversation);
     }
   }
 }

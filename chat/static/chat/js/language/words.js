@@ -210,6 +210,7 @@ export const WORDS = {
   notCopied: t("The browser did not allow the copy."),
   gone: t("This conversation no longer exists."),
   notLoaded: t("This conversation could not be loaded."),
+  notKept: t("This text is too long for the browser to keep: it is gone when the page is closed."),
   notDone: t("That did not work. Please try again."),
   tryNow: t("You can try again now."),
   pinned: t("Pinned"),

@@ -12,15 +12,18 @@ const narrow = matchMedia("(max-width: 720px)");
 export class Drawer {
   #sidebar;
   #button;
+  #behind;
 
   /**
    * @param {HTMLElement} sidebar
    * @param {HTMLElement} button
    * @param {HTMLElement} scrim
+   * @param {HTMLElement[]} behind what cannot be reached while the drawer is in front of it
    */
-  constructor(sidebar, button, scrim) {
+  constructor(sidebar, button, scrim, behind) {
     this.#sidebar = sidebar;
     this.#button = button;
+    this.#behind = behind;
     button.addEventListener("click", () => this.toggle());
     scrim.addEventListener("click", () => this.close());
     sidebar.addEventListener("keydown", (event) => {
@@ -60,5 +63,6 @@ export class Drawer {
 
   #tell() {
     this.#button.ariaExpanded = String(this.isOpen);
+    for (const element of this.#behind) element.inert = this.#isOver;
   }
 }

@@ -79,6 +79,7 @@ export class Lines {
       title.textContent = name;
       section.append(title, document.createElement("ul"));
       this.#sections.set(name, section);
+      this.#element.append(section); // a line can be moved into it with the focus only once it is there
     }
     place(
       find(section, "ul"),
@@ -121,7 +122,7 @@ export class Lines {
 
 /**
  * Put elements into their parent, in this order. One that has the focus keeps it, also if it has to be moved.
- * @param {HTMLElement} parent
+ * @param {HTMLElement & {moveBefore?: (child: Element, next: Element | null) => void}} parent
  * @param {HTMLElement[]} children what else is in it has gone already
  */
 function place(parent, children) {
@@ -129,6 +130,7 @@ function place(parent, children) {
   let next = parent.firstElementChild;
   for (const child of children) {
     if (child === next) next = next.nextElementSibling;
+    else if (parent.moveBefore && child.isConnected) parent.moveBefore(child, next);
     else parent.insertBefore(child, next);
   }
   if (focused !== document.activeElement && focused?.isConnected) focused.focus();

@@ -1,8 +1,11 @@
 /** Lists the visitor's conversations: finds them by their words, fetches more as one scrolls, changes them in place. */
 
-import { changeConversation, deleteConversation, fetchConversations, restoreConversation } from "../connection/api.js";
+import { Again } from "../connection/again.js";
+import { changeConversation, Failure, fetchConversations, restoreConversation } from "../connection/api.js";
 import { find } from "../controls/elements.js";
+import { isComposing } from "../controls/keys.js";
 import { deletedText, WORDS } from "../language/words.js";
+import { isDeleted } from "./deletion.js";
 import { Lines } from "./lines.js";
 import { rename } from "./rename.js";
 
@@ -34,6 +37,7 @@ export class List extends EventTarget {
   #asked = 0; // counts the questions to the server, so that a slow answer does not replace a later one
   #typing = 0;
   #fetching = false;
+  #again = new Again();
 
   /**
    * @param {HTMLElement} root the sidebar
@@ -51,6 +55,7 @@ export class List extends EventTarget {
     this.#toasts = toasts;
     this.#element.addEventListener("click", (event) => this.#clicked(event));
     this.#search.addEventListener("input", () => this.#searched());
+    this.#search.addEventListener("keydown", (event) => this.#key(event));
     this.#bottom = new IntersectionObserver((seen) => seen.at(-1)?.isIntersecting && this.#more(), {
       root: find(root, "#conversations"),
       rootMargin: "0px 0px 400px",
@@ -68,14 +73,23 @@ export class List extends EventTarget {
     this.#search.select();
   }
 
-  /** Fetch what changed lately. */
+  /** Fetch what changed lately. What fails is tried again after a while. Return whether it worked. */
   async refresh() {
     const asked = ++this.#asked;
     const query = this.#query;
-    const page = await fetchConversations(null, query);
-    if (asked !== this.#asked || query !== this.#query) return;
-    this.#forget(page);
-    this.#take(page.conversations);
+    this.#again.cancel();
+    try {
+      const page = await fetchConversations(null, query);
+      if (asked !== this.#asked || query !== this.#query) return true;
+      this.#again.succeeded();
+      this.#forget(page);
+      this.#take(page.conversations);
+      return true;
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      if (asked === this.#asked) this.#again.later(() => this.refresh());
+      return false;
+    }
   }
 
   /**
@@ -108,12 +122,21 @@ export class List extends EventTarget {
 
   #searched() {
     clearTimeout(this.#typing);
-    this.#typing = setTimeout(() => {
+    this.#typing = setTimeout(async () => {
       this.#query = this.#search.value.trim();
       this.#items.clear();
       this.#next = null;
-      this.refresh().catch(() => this.dispatchEvent(new Event("failed")));
+      if (!(await this.refresh())) this.dispatchEvent(new Event("failed"));
     }, TYPING);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.key !== "Escape" || isComposing(event) || !this.#search.value) return;
+    event.preventDefault();
+    event.stopPropagation(); // it empties the field, and closes no drawer
+    this.#search.value = "";
+    this.#searched();
   }
 
   /** @param {Conversation[]} conversations */
@@ -184,36 +207,38 @@ export class List extends EventTarget {
 
   /**
    * Delete a conversation. It vanishes at once, and comes back if the server refuses or the visitor undoes it in time.
+   * The way back stays for as long as it may be deleted, also where the server failed at it or its answer was lost.
    * @param {Conversation} item
    */
-  #remove(item) {
+  async #remove(item) {
     this.#removed.add(item.id);
     this.#items.delete(item.id);
     this.#draw();
     this.dispatchEvent(new CustomEvent("removed", { detail: item.id }));
-    const deleted = deleteConversation(item.id);
+    const deleted = isDeleted(item.id);
     const toast = this.#toasts.show(
       deletedText(item.title),
       UNDO,
       item.temporary ? null : () => this.#restore(item, deleted),
     );
     if (document.activeElement === document.body) toast.focus(); // the line that is gone had the focus
-    deleted.catch(() => {
-      toast.hide();
-      this.#back(item);
-      this.dispatchEvent(new Event("failed"));
-    });
+    const known = await deleted;
+    if (known === true) return;
+    if (known === false) toast.hide();
+    this.#back(item);
+    this.dispatchEvent(new Event("failed"));
   }
 
   /**
    * @param {Conversation} item
-   * @param {Promise<unknown>} deleted
+   * @param {Promise<unknown>} deleted settled when the server has been asked to delete it
    */
   async #restore(item, deleted) {
+    await deleted;
     try {
-      await deleted;
       await restoreConversation(item.id);
-    } catch {
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
       this.dispatchEvent(new Event("failed"));
       return;
     }

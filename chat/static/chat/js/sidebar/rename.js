@@ -22,7 +22,7 @@ export function rename(line, title, keep) {
     box.remove();
     if (kept && written && written !== title) keep(written);
   };
-  box.addEventListener("blur", () => end(true));
+  box.addEventListener("blur", () => setTimeout(() => document.activeElement !== box && end(true))); // moved, it is back
   box.addEventListener("keydown", (event) => {
     if (isComposing(event) || !["Enter", "Escape"].includes(event.key)) return;
     event.preventDefault();

@@ -80,14 +80,15 @@ export class Store extends EventTarget {
 
   /**
    * Take over the end of a conversation as the server has it. What is shown of a running answer stays, with the number
-   * of the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these.
+   * of the next delta, so that nothing is sent or drawn twice; so do earlier messages that lead to these, and an answer
+   * that has ended since.
    * @param {import("../connection/api.js").Branch} branch
    */
   load({ conversation, messages, earlier = null, settings = {} }) {
     const before = new Map(this.messages.map((message) => [message.generation?.id, message]));
     const taken = messages.map((message) => {
       const shown = message.generation && before.get(message.generation.id);
-      if (!shown || !isLive(message) || !isLive(shown)) return message;
+      if (!shown || !isLive(message)) return message;
       return Object.assign(shown, { siblings: message.siblings });
     });
     const joint = this.messages.findIndex(({ id }) => id === messages[0]?.id);

@@ -3,7 +3,7 @@
 import { copier } from "../controls/copying.js";
 import { find } from "../controls/elements.js";
 import { figuresText, reasonText, waitingText } from "../language/words.js";
-import { dropDraft } from "../state/drafts.js";
+import { drafts } from "../state/drafts.js";
 import { isCutOff, isLive } from "../state/store.js";
 import { Comment, unsentComment } from "./comment.js";
 import { Markdown } from "./markdown.js";
@@ -155,6 +155,6 @@ export class Answer extends MessageView {
   #closeComment() {
     this.#comment?.remove();
     this.#comment = null;
-    dropDraft(this.message.id);
+    drafts.drop(this.message.id);
   }
 }

@@ -5,14 +5,14 @@
 
 import { copyOf, find } from "../controls/elements.js";
 import { isComposing } from "../controls/keys.js";
-import { draftOf, dropDraft, keepDraft } from "../state/drafts.js";
+import { drafts } from "../state/drafts.js";
 
 /**
  * Return what was written on an answer and not sent.
  * @param {string} answer
  */
 export function unsentComment(answer) {
-  return draftOf(answer).text;
+  return drafts.of(answer).text;
 }
 
 /** The box for one comment. It is on the page from when it is made until `remove` is called. */
@@ -28,7 +28,7 @@ export class Comment {
    */
   constructor(root, answer, send, closed) {
     this.#box.value = unsentComment(answer);
-    this.#box.addEventListener("input", () => keepDraft(answer, { text: this.#box.value }));
+    this.#box.addEventListener("input", () => drafts.writing(answer, () => this.#box.value));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const comment = this.#box.value.trim();
@@ -48,7 +48,7 @@ export class Comment {
    * @param {() => void} closed
    */
   #end(answer, closed) {
-    dropDraft(answer);
+    drafts.drop(answer);
     this.remove();
     closed();
   }

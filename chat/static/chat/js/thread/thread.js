@@ -2,6 +2,7 @@
 
 import { copyOf } from "../controls/elements.js";
 import { Answer } from "./answer.js";
+import { holdingFocus } from "./focus.js";
 import { Question } from "./question.js";
 
 /** @typedef {import("../state/store.js").Shown} Shown */
@@ -42,10 +43,10 @@ export class Thread extends EventTarget {
       root: element.parentElement,
       rootMargin: "600px 0px 0px",
     });
-    store.addEventListener("thread", () => this.#sync());
+    store.addEventListener("thread", () => holdingFocus(element, () => this.#sync()));
     store.addEventListener("asked", () => {
       for (const view of this.#views.values()) if (view instanceof Answer) view.leave();
-      this.#sync();
+      holdingFocus(element, () => this.#sync());
       follow.toEnd();
     });
     store.addEventListener("answer", (event) => this.#changed(/** @type {CustomEvent} */ (event).detail));
@@ -120,7 +121,7 @@ export class Thread extends EventTarget {
   #changed(message) {
     const view = this.#views.get(message.id);
     if (!view) return;
-    view.draw(message);
+    holdingFocus(this.#element, () => view.draw(message));
     this.#follow.keep();
   }
 
