@@ -34,6 +34,15 @@ def test_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines == ["1│40│60│-│-│0.45x,0.65x", "16│40│600│240│2.50x│1.6x,2.5x"]
 
 
+def test_the_table_is_whole_in_a_file_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rates = {name: {(1, 40): 60.0, (16, 40): 600.0} for name in ("ours", "llama.cpp", "OpenVINO", "original")}
+    compare.printed(compare.table(rates))
+    headings = ("chats", "context", *rates, "to llama.cpp", "to OpenVINO", "to original", "least, aim (llama.cpp)")
+    lines = capsys.readouterr().out.splitlines()
+    assert tuple(cell.strip() for cell in lines[2].strip("┃ ").split("┃")) == headings
+
+
 def imported(script: Path) -> set[str]:
     """The packages that a script imports, at any place in it."""
     nodes = list(ast.walk(ast.parse(script.read_text())))

@@ -77,6 +77,12 @@ def table(medians: dict[str, dict[Key, float]]) -> Table:
     return found
 
 
+def printed(found: Table) -> None:
+    """Print a table whole, also into a file, where rich would cut it at 80 characters."""
+    wide = Console(width=1_000).measure(found).maximum
+    Console(width=max(Console().width, wide)).print(found, *cpu())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llamacpp", metavar="PYTHON")
@@ -105,7 +111,7 @@ def main() -> None:
         listed = {name: [[*key, rate] for key, rate in found.items()] for name, found in medians.items()}
         print(json.dumps(listed, indent=2))
     else:
-        Console().print(table(medians), *cpu())
+        printed(table(medians))
 
 
 if __name__ == "__main__":
