@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from chat.conf import FIELDS, from_mapping
 
-MARKDOWN = "vendor/streaming-markdown/smd.min.js"
+MARKDOWN = "vendor/markdown-it/markdown-it.esm.min.mjs"
 
 
 @register(Tags.compatibility)

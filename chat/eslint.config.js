@@ -5,6 +5,7 @@ import globals from "globals";
 const LAYERS = [
   ["conversation"],
   ["thread", "sidebar", "composer"],
+  ["markdown"],
   ["controls"],
   ["language"],
   ["state"],

@@ -1,6 +1,6 @@
 // The libraries under the addresses they are served at.
-declare module "*/vendor/streaming-markdown/smd.min.js" {
-  export * from "streaming-markdown";
+declare module "*/vendor/markdown-it/markdown-it.esm.min.mjs" {
+  export { default, type Env, type MarkdownIt, type StateInline, type Token } from "markdown-it";
 }
 declare module "*/vendor/highlight/es/highlight.min.js" {
   const hljs: any;

@@ -13,10 +13,10 @@ class SiteConfig(AppConfig):
 
 
 class StaticFiles(StaticFilesConfig):
-    """Collects only the one file of a front-end package that is served."""
+    """Collects only those files of the front-end packages that the page uses."""
 
     ignore_patterns = [
         *StaticFilesConfig.ignore_patterns,
-        *("smd.js", "*.d.ts", "*.d.ts.map", "*.md", "package.json"),
+        *("*.map", "*.umd.min.js", "*.md", "package.json"),
         *("highlight.js", "es/core*", "languages", "styles"),
     ]

@@ -109,9 +109,9 @@ STATIC_URL = "/static/"
 STATIC_ROOT = CHATSTREAM_VAR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 NODE_MODULES = BASE_DIR / "chat" / "node_modules"
-_VENDOR = {"streaming-markdown": "streaming-markdown", "highlight": "@highlightjs/cdn-assets"}
+_VENDOR = {"markdown-it": "markdown-it/dist/browser", "highlight": "@highlightjs/cdn-assets"}
 STATICFILES_DIRS = [
-    (f"vendor/{name}", NODE_MODULES / package) for name, package in _VENDOR.items() if (NODE_MODULES / package).is_dir()
+    (f"vendor/{name}", NODE_MODULES / folder) for name, folder in _VENDOR.items() if (NODE_MODULES / folder).is_dir()
 ]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

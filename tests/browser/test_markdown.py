@@ -29,6 +29,41 @@ def first(x: str) -> int:
 - [x] done
 """
 
+PLAIN = """my_long_function_name and $PATH, arr[i] and [1], 10~20, README.md &copy; 2026 &amp;c
+and a line of its own
+
+See www.example.org/a, http://example.org or ada@example.org.
+
+1) Code in an item:
+
+   ~~~
+   if x:
+       y
+   ~~~
+
+| left | middle | right |  \r
+|:---|:---:|---:|\r
+| ~~1~~ | 2 | 3 |\r
+\r
+```sh\r
+ls -l\r
+```\r
+
+- [ ] to do
+- [x] done
+"""
+
+ARABIC = """مرحبا، هذا `x = 1` مثال:
+
+```python
+print("مرحبا")  # one
+```
+
+| اسم | عدد |
+|---|---:|
+| أ | 1 |
+"""
+
 HOSTILE = """<script>window.ran = 1</script>
 <img src=x onerror="window.ran = 2"><svg onload="window.ran = 3">
 <iframe srcdoc="<script>parent.ran = 4</script>"></iframe><details open ontoggle="window.ran = 11">
@@ -110,6 +145,60 @@ def test_markdown_is_drawn_as_it_streams_and_again_after_a_reload(site: Site, op
         page.reload()
 
 
+def test_plain_answers_say_what_was_written(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    echo(page, PLAIN)
+    answer = page.locator(".answer .text")
+    expect(answer.locator("> p").first).to_contain_text(
+        "my_long_function_name and $PATH, arr[i] and [1], 10~20, README.md © 2026 &c\nand a line of its own"
+    )
+    assert answer.locator("> p").first.evaluate("p => p.innerText.split('\\n').length") == 2
+    addresses = answer.locator("a").evaluate_all("links => links.map((link) => link.getAttribute('href'))")
+    assert addresses == ["http://www.example.org/a", "http://example.org", "mailto:ada@example.org"]
+    expect(answer.locator("ol > li .code code")).to_have_text("if x:\n    y\n", use_inner_text=True)
+    for place, side in enumerate(("left", "center", "right")):
+        for cell in ("th", "td"):
+            expect(answer.locator(cell).nth(place)).to_have_css("text-align", side)
+    expect(answer.locator("td del")).to_have_text("1")
+    expect(answer.locator("> .code code")).to_have_text("ls -l")
+    expect(answer.locator("li.task")).to_have_text(["☐ to do", "☑ done"])
+
+
+def test_code_in_an_answer_from_right_to_left_stays_left_to_right(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    echo(page, ARABIC)
+    expect(page.locator(".answer .hljs-comment")).to_be_visible()
+    for selector in (".code", ".code .bar", ".code pre", ".code code", "p code"):
+        expect(page.locator(f".answer {selector}").first).to_have_css("direction", "ltr")
+    expect(page.locator(".answer .text")).to_have_css("direction", "rtl")
+    language, button, code = (
+        page.locator(f".answer .code {part}").bounding_box() for part in (".language", "button", ".hljs-built_in")
+    )
+    assert language is not None
+    assert button is not None
+    assert code is not None
+    assert abs(language["x"] - code["x"]) < 4
+    assert button["x"] > code["x"] + 100
+
+
+def test_headings_differ_in_size(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    echo(page, "# One\n\n## Two\n\n### Three\n\nText")
+    parts = page.locator(".answer .text :is(h1, h2, h3, p)")
+    sizes = parts.evaluate_all("all => all.map((each) => parseFloat(getComputedStyle(each).fontSize))")
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_nothing_on_the_page_can_be_made_of_html(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url, quiet=True)
+    attempt = """() => {
+      const element = document.createElement("p");
+      try { element.innerHTML = "<b>x</b>"; } catch (error) { return error.name; }
+      return element.innerHTML;
+    }"""
+    assert page.evaluate(attempt) == "TypeError"
+
+
 def test_code_and_answers_are_copied_as_they_were_written(site: Site, open_page: OpenPage) -> None:
     page = open_page(site.url)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -123,10 +212,11 @@ def test_code_and_answers_are_copied_as_they_were_written(site: Site, open_page:
     assert page.evaluate("navigator.clipboard.readText()") == MARKDOWN
 
 
-def test_what_is_too_long_or_unknown_is_not_coloured(site: Site, open_page: OpenPage) -> None:
+def test_what_is_too_long_or_not_named_or_unknown_is_not_coloured(site: Site, open_page: OpenPage) -> None:
     page = open_page(site.url)
     long = "if 1: pass; " * 1_800
-    blocks = (f"```{name}\n{code}\n```" for name, code in (("none", "if x"), ("python", long), ("python", "if y:")))
+    codes = (("none", "if x"), ("", "if x:\n    return None"), ("python", long), ("python", "if y:"))
+    blocks = (f"```{name}\n{code}\n```" for name, code in codes)
     echo(page, "\n\n".join(blocks))
     expect(page.locator("pre").last.locator(".hljs-keyword")).to_have_text("if")
     expect(page.locator("pre .hljs-keyword")).to_have_count(1)

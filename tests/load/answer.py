@@ -1,7 +1,8 @@
 """How busy a long answer keeps the page: `python -m tests.load.answer`.
 
 Streams one Markdown answer (headings, lists, tables, code) from a site on the synthetic backend into Chromium, and
-reads from the browser how long its main thread worked for it. With `--frames` also how long it took between two frames,
+reads from the browser how long its main thread worked for it, and how long it takes to draw the answer whole, as after
+a reload. With `--frames` also how long it took between two frames,
 which are then all drawn, sixty a second, whether anything is new or not: that is work of its own. The browser draws
 without a GPU, on the same machine as the server.
 """
@@ -56,6 +57,21 @@ FRAMES = """() => {
   requestAnimationFrame(frame);
 }"""
 
+WHOLE = """async (text) => {
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  const { Markdown } = await import(loaded.find((name) => /\\/markdown\\/markdown\\.[^/]*js$/.test(name)));
+  const places = document.querySelectorAll(".answer .text");
+  const place = places[places.length - 1];
+  const began = performance.now();
+  const markdown = new Markdown(place);
+  markdown.append(text);
+  markdown.end();
+  const drawn = performance.now();
+  place.getBoundingClientRect();
+  return [drawn - began, performance.now() - drawn];
+}"""
+"""How many milliseconds it takes to draw a text in the place of the last answer, and then to lay it out."""
+
 ASK = """(text) => {
   const box = document.querySelector("#text");
   box.value = text;
@@ -98,6 +114,7 @@ def measure(page: Page, tokens: int, frames: bool) -> dict[str, Any]:
         "over 50 ms": sum(gap > 50 for gap in gaps),
         "frames": len(gaps),
         "characters": len(page.locator(".answer .text").last.inner_text()),
+        "whole": sorted(page.evaluate(WHOLE, text_of(tokens)) for _ in range(5))[2],
     }
 
 
@@ -129,6 +146,8 @@ def main() -> None:
     print(f"{options.tokens} tokens, {found['characters']} characters in {seconds:.1f} s")
     parts = {"script": "Script", "layout": "Layout", "style": "RecalcStyle"}
     shares = ", ".join(f"{name} {work[f'{key}Duration'] / seconds:.1%}" for name, key in parts.items())
+    drawn, laid = found["whole"]
+    print(f"whole: drawn in {drawn:.0f} ms, laid out in {laid:.0f} ms")
     print(f"main thread: {work['TaskDuration'] / seconds:.1%} busy ({shares}), load {os.getloadavg()[0]:.1f}")
     if not options.frames:
         return

@@ -3,10 +3,10 @@
 import { copier } from "../controls/copying.js";
 import { find } from "../controls/elements.js";
 import { figuresText, reasonText, waitingText } from "../language/words.js";
+import { Markdown } from "../markdown/markdown.js";
 import { drafts } from "../state/drafts.js";
 import { isCutOff, isLive } from "../state/store.js";
 import { Comment, unsentComment } from "./comment.js";
-import { Markdown } from "./markdown.js";
 import { MessageView } from "./message.js";
 import { portion } from "./pace.js";
 

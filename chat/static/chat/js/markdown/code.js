@@ -3,7 +3,6 @@
 import { copier } from "../controls/copying.js";
 
 const LONGEST = 20_000; // characters; longer code stays plain
-const LONGEST_UNNAMED = 2_000; // finding out the language tries them all
 
 /** @type {any} */
 let hljs = null;
@@ -31,21 +30,22 @@ export function codeBlock() {
   const template = /** @type {HTMLTemplateElement} */ (document.getElementById("code-template"));
   const root = /** @type {HTMLElement} */ (template.content.firstElementChild?.cloneNode(true));
   const code = /** @type {HTMLElement} */ (root.querySelector("code"));
-  copier(/** @type {HTMLButtonElement} */ (root.querySelector("button")), () => code.textContent ?? "");
+  copier(/** @type {HTMLButtonElement} */ (root.querySelector("button")), () =>
+    (code.textContent ?? "").replace(/\n$/, ""),
+  );
   fetchHighlighter();
   return { root, code };
 }
 
 /**
- * Name the language of a block: the first word of what stands behind the fence.
+ * Name the language of a block.
  * @param {HTMLElement} code
  * @param {string} language
  */
 export function nameLanguage(code, language) {
-  const name = language.trim().split(/\s/)[0];
-  code.dataset.language = name; // as a class it could take our styles
+  code.dataset.language = language; // as a class it could take our styles
   const label = code.closest(".code")?.querySelector(".language");
-  if (label) label.textContent = name;
+  if (label) label.textContent = language;
 }
 
 /**
@@ -58,16 +58,14 @@ export function colour(code) {
 }
 
 /**
- * Colour a block, unless it is too long or its language is not known.
+ * Colour a block, unless it is too long or its language is not named or not known: a guess is wrong too often.
  * @param {HTMLElement} code
  */
 function draw(code) {
   const text = code.textContent ?? "";
   const language = code.dataset.language;
-  if (!text || text.length > (language ? LONGEST : LONGEST_UNNAMED)) return;
-  if (language && !hljs.getLanguage(language)) return;
-  const { value } = language ? hljs.highlight(text, { language, ignoreIllegals: true }) : hljs.highlightAuto(text);
-  code.replaceChildren(spans(value));
+  if (!text || text.length > LONGEST || !language || !hljs.getLanguage(language)) return;
+  code.replaceChildren(spans(hljs.highlight(text, { language, ignoreIllegals: true }).value));
 }
 
 /** @type {Record<string, string>} */
