@@ -157,7 +157,8 @@ class Generation:
 
     def tell_place(self, position: int, size: int, eta: float | None) -> None:
         """Tell the waiting visitor their position, if it has changed."""
-        if self.place is not Place.WAITING or self._cancelled.done() or self._last_place == (position, size):
+        waits = self.place is Place.WAITING and not self._cancelled.done()
+        if self._push is None or not waits or self._last_place == (position, size):
             return
         self._last_place = (position, size)
         self._tell(Queued(position=position, size=size, eta=eta))

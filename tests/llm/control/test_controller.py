@@ -75,6 +75,16 @@ async def numbers(controller: GenerationController) -> tuple[int, int]:
     return stats.processing, stats.waiting
 
 
+async def test_a_place_announced_before_the_ticket_is_run_is_told_when_it_is(make: Make) -> None:
+    controller = await make(running=1)
+    running = (await controller.admit("ada")).run(request("first"))
+    await until(running, Started)
+    ticket = await controller.admit("bob")
+    await asyncio.sleep(0)  # what admission announces
+    controller._tell()
+    assert await until(ticket.run(request("second")), Queued) == Queued(position=1, size=1)
+
+
 @pytest.mark.parametrize(("running", "queued"), [(2, 5), (1, 0), (1, 1), (3, 2)])
 async def test_admit_burst_accepts_exactly_running_plus_queued(make: Make, running: int, queued: int) -> None:
     controller = await make(running, queued)
