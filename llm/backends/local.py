@@ -16,7 +16,6 @@ import msgspec
 from llm.backends.base import Emit, End, ModelInfo, Piece
 from llm.backends.computing import computed
 from llm.backends.forward import forward
-from llm.backends.memory import free_memory, give_back
 from llm.conf import Settings
 from llm.detokenizer import TextStream
 from llm.engine import alone, verify
@@ -29,6 +28,7 @@ from llm.engine.warmup import paced
 from llm.errors import ConfigurationError, Unavailable, Unsupported, one_line
 from llm.events import Usage
 from llm.loading.loader import LoadedModel, label, load
+from llm.loading.memory import free_memory, give_back, lack_told, lacks
 from llm.prompts.rendering import Prepared, Renderer
 from llm.request import GenerationRequest
 from llm.status import Progress
@@ -51,7 +51,8 @@ class LocalBackend:
         self._closed = False
 
     async def load(self, progress: Progress, died: Callable[[], None] = lambda: None) -> ModelInfo:
-        loaded, renderer, engine, info = await computed(self._load, progress)
+        with lack_told(label(self._settings)):
+            loaded, renderer, engine, info = await computed(self._load, progress)
         self._renderer, self._longest, self._tokenizer = renderer, info.largest_need, loaded.tokenizer
         if not self._closed:
             stall_seconds = max(self._settings.stall_seconds, info.longest_step)
@@ -87,6 +88,8 @@ class LocalBackend:
         try:
             engine = alone.tried(loaded.model)
         except Exception as error:
+            if lacks(error):
+                raise
             raise ConfigurationError(
                 f"{label(self._settings)}: {kind} cannot be batched: {reason}; and it fails alone "
                 f"({one_line(error)}); give a model of another architecture"

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig, GgufConfig, modeling_g
 
 from llm import diskcache
 from llm.errors import Unreadable, one_line
+from llm.loading import memory
 from llm.loading.weights import pretrained
 
 Fraction = Callable[[float], None]
@@ -39,7 +40,7 @@ def converted(
 ) -> Path:
     """Return the directory with the converted copy of `file`, made now if there is none. Other processes wait for it.
 
-    Raises Unreadable; any other exception is about `folder`.
+    Raises Unreadable; any other exception is about `folder`, or a lack of memory.
     """
     target = folder / f"{name}-{fingerprint(file, dtype, sampling)}"
     if not target.is_dir():
@@ -80,6 +81,8 @@ def _convert(file: Path, target: Path, dtype: torch.dtype, sampling: Mapping[str
     try:
         model, tokenizer = _read(file, dtype, progress)
     except Exception as error:
+        if memory.lacks(error):
+            raise
         raise Unreadable(one_line(error)) from error
     # what comes from a GGUF counts as quantized, which is never saved; these weights are plain numbers again
     if hasattr(model.config, "quantization_config"):

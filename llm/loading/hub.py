@@ -6,20 +6,27 @@ the cached files are used.
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from huggingface_hub import errors, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-from llm.errors import ConfigurationError
+from llm.errors import ConfigurationError, one_line
 
 Fraction = Callable[[float], None]
 
 DATA = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 WEIGHTS = ["*.safetensors", "*.bin"]
 """Patterns of weight files in the order of preference; a repository may have both."""
+NO_SPACE = ("No space left on device", "Disk quota exceeded")
+"""How a full disk is called by the part of a download that is not written in Python and has no `errno`."""
+UNREACHABLE = (httpx.HTTPError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror)
 
 
 def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
@@ -42,11 +49,22 @@ def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
         raise ConfigurationError(
             f"{label}: there is no such directory here and no such model on the hub; check the name"
         ) from error
-    except (OSError, errors.OfflineModeIsEnabled) as error:
-        raise ConfigurationError(
-            f"{label}: not in the hub's cache here, and the hub cannot be reached; "
+    except Exception as error:
+        raise ConfigurationError(f"{label}: {_what_failed(error)}") from error
+
+
+def _what_failed(error: Exception) -> str:
+    """Return what is wrong in words, with the remedy. For one fault different parts of a download raise differently."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in NO_SPACE):
+        return f"there is no space left for it in {HF_HUB_CACHE}; free some, or set HF_HOME to a folder elsewhere"
+    if isinstance(error, UNREACHABLE):
+        return (
+            "not in the hub's cache here, and the hub cannot be reached; "
             "check the network, or give a directory or a .gguf file"
-        ) from error
+        )
+    if isinstance(error, OSError):
+        return f"cannot be kept in {HF_HUB_CACHE} ({one_line(error)}); see to that folder, or set HF_HOME"
+    return f"cannot be fetched from the hub ({one_line(error)}); try again, or give a directory or a .gguf file"
 
 
 class _Bar(tqdm):

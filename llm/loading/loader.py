@@ -21,8 +21,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from llm.conf import Settings
 from llm.errors import ConfigurationError, InvalidRequest, Unreadable, one_line
-from llm.loading import bundled, convert, hub
-from llm.loading.weights import pretrained
+from llm.loading import bundled, convert, hub, memory, weights
 from llm.sampling import DEFAULTS, SamplingParams
 from llm.status import Progress
 
@@ -103,14 +102,14 @@ def _found(settings: Settings, device: torch.device, dtype: torch.dtype | None, 
         return _from_function(settings)
     given, path = settings.model, Path(settings.model).expanduser()
     if given == "bundled":
-        return _from_gguf(settings, bundled.gguf_file(), bundled.NAME, bundled.SAMPLING, dtype, progress)
+        return _from_gguf(settings, bundled.gguf_file(), bundled.NAME, bundled.SAMPLING, device, dtype, progress)
     if given.endswith(GGUF):
         if not path.is_file():
             raise ConfigurationError(f"{label(settings)}: there is no such file; check the path")
-        return _from_gguf(settings, path, path.stem, {}, dtype, progress)
+        return _from_gguf(settings, path, path.stem, {}, device, dtype, progress)
     name, folder = _folder(settings, progress)
     progress("loading the model", None)
-    return LoadedModel(name, *_from_folder(folder, dtype or "auto", label(settings)))
+    return LoadedModel(name, *_from_folder(folder, dtype, device, label(settings)))
 
 
 def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
@@ -124,13 +123,19 @@ def _folder(settings: Settings, progress: Progress) -> tuple[str, Path]:
 
 
 def _from_gguf(
-    settings: Settings, file: Path, name: str, sampling: dict[str, Any], dtype: torch.dtype | None, progress: Progress
+    settings: Settings,
+    file: Path,
+    name: str,
+    sampling: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    progress: Progress,
 ) -> LoadedModel:
     """Load a GGUF file by its converted copy; a copy that was damaged since is made again."""
 
     def from_copy() -> LoadedModel:
         progress("loading the model", None)
-        return LoadedModel(name, *_from_folder(copy, dtype or "auto", label(settings)))
+        return LoadedModel(name, *_from_folder(copy, dtype, device, label(settings)))
 
     copy = _converted(settings, file, name, sampling, dtype or torch.bfloat16, progress)
     try:
@@ -156,12 +161,14 @@ def _converted(
             f"{label(settings)}: this GGUF file cannot be read ({error}); give another model"
         ) from error
     except Exception as error:  # a full disk is another error in each library
+        if memory.lacks(error):
+            raise
         raise ConfigurationError(
             f"CHATSTREAM_VAR={settings.var}: cannot keep the converted model ({one_line(error)})"
         ) from error
 
 
-def _from_folder(folder: Path, dtype: torch.dtype | str, label: str) -> tuple[Any, Any]:
+def _from_folder(folder: Path, dtype: torch.dtype | None, device: torch.device, label: str) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"{label}: no config.json there; give the directory of a transformers model")
     if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
@@ -173,10 +180,15 @@ def _from_folder(folder: Path, dtype: torch.dtype | str, label: str) -> tuple[An
                 f"{label}: {config.model_type} is not a causal language model; give one that generates text"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return pretrained(folder, dtype=dtype, disable_mmap=True), tokenizer
+        needed, numbers = weights.size(folder, dtype), str(dtype or config.dtype).removeprefix("torch.")
+        for place in {device, torch.device("cpu")}:  # they are read into the memory of the machine first
+            memory.make_sure(label, needed, numbers, place)
+        return weights.pretrained(folder, dtype=dtype or "auto", disable_mmap=True), tokenizer
     except ConfigurationError:
         raise
     except Exception as error:
+        if memory.lacks(error):
+            raise
         raise ConfigurationError(f"{label}: cannot be loaded ({one_line(error)}); check the files") from error
 
 
@@ -187,6 +199,8 @@ def _from_function(settings: Settings) -> LoadedModel:
     try:
         model, tokenizer = getattr(importlib.import_module(module), name)()
     except Exception as error:
+        if memory.lacks(error):
+            raise
         raise ConfigurationError(
             f"{label(settings)}: {one_line(error)}; give the dotted path of a function that returns (model, tokenizer)"
         ) from error

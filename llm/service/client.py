@@ -151,7 +151,8 @@ class ServiceClient(ModelStatus):
         code = await process.exit_code(within=1) if process is not None else None
         if self.status.state == "failed" or code == os.EX_CONFIG:
             raise ConfigurationError(self.status.message or "the llm service ended because of its settings")
-        log.warning("the llm service is gone (%s); it is looked for again, or started", _in_words(code))
+        loading = ", as it loaded the model: is there memory enough?" if self.status.state == "loading" else ""
+        log.warning("the llm service is gone (%s%s); it is looked for again, or started", _in_words(code), loading)
         self._set_status(Status(state="down", message="The model's process ended."))
 
     def _told(self, frame: wire.Hello | wire.StatusChanged) -> None:

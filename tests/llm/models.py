@@ -139,6 +139,10 @@ def failing() -> tuple[Any, Any]:
     raise ValueError("two lines\nof trouble")
 
 
+def too_large() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
 def hanging_chat() -> tuple[Any, Any]:
     """A step does not come back as long as the file that HANG names exists. For processes of their own."""
     step = Engine.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from gguf import GGUFWriter
@@ -263,6 +265,14 @@ class Response:
         (errors.RevisionNotFoundError("no", response=Response()), "LLM_MODEL_REVISION=v9: a/b has no such revision"),
         (errors.LocalEntryNotFoundError("offline"), "LLM_MODEL=a/b: .*check the network"),
         (errors.OfflineModeIsEnabled("offline"), "LLM_MODEL=a/b: .*check the network"),
+        (httpx.ReadTimeout("slow"), "LLM_MODEL=a/b: .*check the network"),
+        (ConnectionResetError("reset"), "LLM_MODEL=a/b: .*check the network"),
+        (OSError(errno.ENOSPC, "No space left on device"), "LLM_MODEL=a/b: there is no space left for it in .*HF_HOME"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "LLM_MODEL=a/b: there is no space left for it in .*HF_HOME"),
+        (RuntimeError("I/O: No space left on device (os error 28)"), "LLM_MODEL=a/b: there is no space left for it"),
+        (PermissionError(errno.EACCES, "Permission denied"), "LLM_MODEL=a/b: cannot be kept in .*Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system"), "LLM_MODEL=a/b: cannot be kept in .*HF_HOME"),
+        (RuntimeError("data\nprocessing"), "LLM_MODEL=a/b: cannot be fetched from the hub .*data processing"),
     ],
 )
 def test_hub_mistakes(monkeypatch: pytest.MonkeyPatch, error: Exception, line: str) -> None:

@@ -264,6 +264,16 @@ async def test_settings_that_cannot_work_are_told_and_not_tried_again(client: Ne
     await one._keeper
 
 
+async def test_a_model_too_large_for_the_memory_is_told_and_not_tried_again(client: NewClient) -> None:
+    one = client(backend="local", model="python:tests.llm.models.too_large")
+    status = await becomes(one, "failed")
+    assert status.message is not None
+    assert status.message.startswith("LLM_MODEL=python:tests.llm.models.too_large: there is not enough memory")
+    assert "\n" not in status.message
+    assert one._keeper is not None
+    await one._keeper
+
+
 async def test_long_var_path_gets_a_short_socket(client: NewClient, tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 90) / ("e" * 90)
     deep.mkdir(parents=True)
