@@ -39,7 +39,7 @@ class Block:
         if self._map is None:
             return
         for tensor, offset in zip(self.tensors, self._offsets, strict=True):
-            size = tensor[0].nbytes
+            size = tensor.nbytes // len(tensor)
             start = -(-(offset + row * size) // PAGE) * PAGE
             length = (offset + (row + 1) * size) // PAGE * PAGE - start
             if length > 0:

@@ -28,17 +28,12 @@ class Batch(NamedTuple):
     `rows` are the places among `tokens` whose logits are sampled from.
     """
 
-    pools: SequenceOf[Pool]
     decoding: list[Sequence]
     chunks: list[Chunk]
     tokens: list[int]
     positions: list[int]
     rows: list[int]
     pack: packed.Pack
-
-    @property
-    def sequences(self) -> list[Sequence]:
-        return self.decoding + [chunk.sequence for chunk in self.chunks]
 
     @property
     def sampled(self) -> list[Sequence]:
@@ -74,10 +69,14 @@ class Scheduler:
         self.prefilling.clear()
         self.decoding.clear()
 
-    def batch(self, pools: SequenceOf[Pool], chunks: list[Chunk]) -> Batch:
-        """Return the batch of all rows of these pools and of these chunks; it may be empty."""
+    def in_rows(self, pools: SequenceOf[Pool]) -> list[Sequence]:
+        """Return the sequences in these pools, in the order of their rows."""
         by_slot = {sequence.slot: sequence for sequence in self.decoding}
-        decoding = [by_slot[slot] for pool in pools for slot in pool.slots]
+        return [by_slot[slot] for pool in pools for slot in pool.slots]
+
+    def batch(self, pools: SequenceOf[Pool], chunks: list[Chunk]) -> Batch:
+        """Return the batch of all rows of these pools and of these chunks."""
+        decoding = self.in_rows(pools)
         tokens = [sequence.last_token for sequence in decoding]
         positions = [sequence.computed for sequence in decoding]
         rows = list(range(len(decoding)))
@@ -89,7 +88,7 @@ class Scheduler:
             parts.append(packed.Chunk(sequence.segment, start, size))
             if size == sequence.remaining:
                 rows.append(len(tokens) - 1)
-        return Batch(pools, decoding, chunks, tokens, positions, rows, packed.Pack(parts))
+        return Batch(decoding, chunks, tokens, positions, rows, packed.Pack(parts))
 
     def chunks(self, budget: int) -> list[Chunk]:
         """Return whose prompt goes on in this step, and how far: `budget` tokens in all."""

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from llm.engine import sampler
-from llm.engine.kvcache import KVCache, Slot
+from llm.engine.kvcache import KVCache, Pool, Slot
 from llm.engine.model_runner import Forward
 from llm.engine.pace import Pace
 from llm.engine.prefixes import OPERATOR, Prefixes
-from llm.engine.scheduler import Batch, Scheduler
+from llm.engine.scheduler import Batch, Chunk, Scheduler
 from llm.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -108,10 +108,11 @@ class Engine:
         began, failed = time.perf_counter(), self._settle()
         scheduler = self._scheduler
         budget = self._chunk_tokens or self.pace.prompt_tokens(len(scheduler.decoding), len(scheduler.prefilling))
-        batch = scheduler.batch(self.cache.pools, scheduler.chunks(budget))
-        if not batch.tokens:
+        pools, chunks = self.cache.pools, scheduler.chunks(budget)
+        if not pools and not chunks:
             return failed
         try:
+            batch = scheduler.batch(pools, chunks)
             tokens = self._tokens(self._logits(batch), batch.sampled)
         except torch.AcceleratorError:  # no further step can work in this process
             raise
@@ -119,8 +120,9 @@ class Engine:
             if self._strict:
                 raise
             logger.exception("A step failed, and is computed in parts")
-            return failed + self._in_parts(batch)
-        self.pace.saw(len(batch.decoding), len(batch.tokens) - len(batch.decoding), time.perf_counter() - began)
+            return failed + self._in_parts(pools, chunks)
+        with _to_save_time():
+            self.pace.saw(len(batch.decoding), len(batch.tokens) - len(batch.decoding), time.perf_counter() - began)
         return failed + self._advanced(batch, tokens)
 
     def _logits(self, batch: Batch) -> Tensor:
@@ -130,19 +132,21 @@ class Engine:
     def _tokens(self, logits: Tensor, sampled: SequenceOf[Sequence]) -> list[int | None]:
         return self._sample(logits, [sequence.sampling for sequence in sampled]) if sampled else []
 
-    def _in_parts(self, batch: Batch) -> list[Result]:
+    def _in_parts(self, pools: SequenceOf[Pool], chunks: SequenceOf[Chunk]) -> list[Result]:
         """Compute each pool and each chunk by itself, and choose each token by itself; end what fails again."""
-        alone = [*(([pool], []) for pool in batch.pools), *(([], [chunk]) for chunk in batch.chunks)]
-        computed, results = [], []
-        for part in [self._scheduler.batch(pools, chunks) for pools, chunks in alone]:
+        computed: list[tuple[Batch, list[int | None]]] = []
+        lost: list[Sequence] = []
+        for one_pool, one_chunk in (*(([pool], []) for pool in pools), *(([], [chunk]) for chunk in chunks)):
             try:
+                part = self._scheduler.batch(one_pool, one_chunk)
                 logits = self._logits(part)
             except Exception:
-                logger.exception("%d of the sequences cannot go on", len(part.sequences))
-                results += [self._failed(sequence) for sequence in part.sequences]
+                logger.exception("Some of the sequences cannot go on")
+                lost += self._scheduler.in_rows(one_pool) + [chunk.sequence for chunk in one_chunk]
             else:
                 computed.append((part, [self._token(logits, i, one) for i, one in enumerate(part.sampled)]))
-        return results + [result for part, tokens in computed for result in self._advanced(part, tokens)]
+        failed = [self._failed(sequence) for sequence in lost]
+        return failed + [result for part, tokens in computed for result in self._advanced(part, tokens)]
 
     def _token(self, logits: Tensor, row: int, sequence: Sequence) -> int | None:
         """Return the token of one row; None if it cannot be chosen, for whatever reason."""

@@ -23,10 +23,15 @@ BOOKS = (
     "budget.",
     "waits.",
     "controller.GenerationController._start_next",
-    "controller.GenerationController._count",
+    "controller.GenerationController.give_back",
 )
 """Where a failure may leave places that nobody can have: the controller is down then, and its process ends."""
-SURE = ("contextlib.", "events.TimerHandle.cancel", "controller.GenerationController.give_back")
+SURE = (
+    "contextlib.",
+    "events.TimerHandle.cancel",
+    "base_events.BaseEventLoop.call_soon",  # the loop could not wake anybody
+    "controller.GenerationController.give_back",
+)
 """Calls that do not fail, whatever happens; the calls within the last one are walked themselves."""
 EXPECTED = {
     "ada": "stop None onetwo",
@@ -100,7 +105,7 @@ class Stage(ScriptedBackend):
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
+    while not holds():  # noqa: ASYNC110 it is about several objects, and about none that it could ask
         await asyncio.sleep(0.001)
 
 
@@ -147,17 +152,16 @@ def played(faults: Faults) -> Played:
 def test_each_call_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "RUN_WITHIN", 0.05)
     monkeypatch.setattr(controller, "TELL_EVERY", 0.0)
-    reference = Faults(*MODULES)
+    reference = Faults(*MODULES, sure=SURE)
     expected = played(reference)
     assert expected == Played(EXPECTED, down=False)
-    sites = [site for site in reference.sites if not site.callee.startswith(SURE)]
-    wrong = [f"{site}: {found}" for site in sites if (found := problem(site))]
-    assert not wrong, "\n".join([f"{len(wrong)} of {len(sites)}", *wrong])
+    wrong = [f"{site}: {found}" for site in reference.sites if (found := problem(site))]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(reference.sites)}", *wrong])
 
 
 def problem(site: Site) -> str:
     """Return what is wrong when the call of that place fails; empty if nothing is."""
-    faults = Faults(*MODULES, failing=site)
+    faults = Faults(*MODULES, sure=SURE, failing=site)
     try:
         outcomes, down = played(faults)
     except (TimeoutError, Fault, AssertionError) as error:
@@ -166,5 +170,5 @@ def problem(site: Site) -> str:
     if not faults.raised:
         return "not reached"
     if down:
-        return "" if site.callee.startswith(BOOKS) or f"{site.module}.{site.function}".startswith(BOOKS) else "down"
+        return "" if site.within(*BOOKS) else "down"
     return f"{harmed}" if len(harmed) > 1 or "untold" in harmed.values() and not site.callee.endswith("take") else ""
