@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from chat.conf import FIELDS, from_mapping
 
-MARKDOWN = "vendor/markdown-it/markdown-it.esm.min.mjs"
+FRONT_END = ("vendor/markdown-it/markdown-it.esm.min.mjs", "vendor/katex/katex.min.js")
 
 
 @register(Tags.compatibility)
@@ -28,7 +28,7 @@ def check_settings(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMes
 @register(Tags.staticfiles)
 def check_front_end(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:
     """Check that the page's front-end packages are installed."""
-    if finders.find(MARKDOWN) is None:
+    if None in map(finders.find, FRONT_END):
         problem = "The page's front-end packages are not installed."
         return [Error(problem, hint="Run `make run`, or `npm ci` in the folder chat.", id="chat.E002")]
     return []

@@ -19,4 +19,5 @@ class StaticFiles(StaticFilesConfig):
         *StaticFilesConfig.ignore_patterns,
         *("*.map", "*.umd.min.js", "*.md", "package.json"),
         *("highlight.js", "es/core*", "languages", "styles"),
+        *("katex.css", "katex.js", "katex.mjs", "katex-swap*", "contrib"),
     ]

@@ -109,7 +109,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = CHATSTREAM_VAR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 NODE_MODULES = BASE_DIR / "chat" / "node_modules"
-_VENDOR = {"markdown-it": "markdown-it/dist/browser", "highlight": "@highlightjs/cdn-assets"}
+_VENDOR = {"markdown-it": "markdown-it/dist/browser", "highlight": "@highlightjs/cdn-assets", "katex": "katex/dist"}
 STATICFILES_DIRS = [
     (f"vendor/{name}", NODE_MODULES / folder) for name, folder in _VENDOR.items() if (NODE_MODULES / folder).is_dir()
 ]

@@ -110,6 +110,13 @@ def several(page: Page) -> None:
     expect(page.locator("#list a")).to_have_count(5)
 
 
+def formulas(page: Page) -> None:
+    """A wide one, of which a part is out of sight, among them."""
+    terms = " + ".join(f"a_{{{place}}}" for place in range(40))
+    echo(page, f"Since $e^{{i\\pi}} + 1 = 0$, so is\n\n$$\n\\frac{{1}}{{2}}\n$$\n\nand\n\n\\[{terms}\\]")
+    expect(page.locator(".answer .katex")).to_have_count(3)
+
+
 def writing(page: Page) -> None:
     ask(page, "Count")
     expect(page.locator(".answer.live .text")).to_contain_text("1 2 3")
@@ -248,6 +255,7 @@ STATES = {
     "empty": State(empty),
     "conversation": State(conversation),
     "several": State(several),
+    "formulas": State(formulas),
     "writing": State(writing),
     "waiting": State(waiting, "busy"),
     "refused": State(refused, "full"),

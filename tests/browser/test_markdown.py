@@ -260,26 +260,41 @@ def test_nothing_a_model_writes_runs_or_asks_another_host(site: Site, open_page:
 def assert_harmless(page: Page) -> None:
     drawn = page.locator(".thread .text")
     foreign = "script, img, svg, iframe, object, embed, style, link, meta, form, details, math, input, button"
-    expect(drawn.locator(f":is({foreign}):not(.bar *)")).to_have_count(0)
+    expect(drawn.locator(f":is({foreign}):not(.bar *, .math *)")).to_have_count(0)
+    assert_set(page)
     addresses = drawn.locator("a").evaluate_all("links => links.map((link) => link.getAttribute('href'))")
     assert {address for address in addresses if address and not address.startswith("https://foreign.invalid/")} == {
         "mailto:ada@example.org"
     }
-    attributes = drawn.locator("*:not(.bar *)").evaluate_all(
+    attributes = drawn.locator("*:not(.bar *, .math *)").evaluate_all(
         "elements => elements.flatMap((element) => element.getAttributeNames())"
     )
-    allowed = {"href", "rel", "target", "class", "tabindex", "data-language", "start"}
+    allowed = {"href", "rel", "target", "class", "tabindex", "data-language", "data-source", "start"}
     assert set(attributes) <= allowed
-    classes = drawn.locator("[class]:not(.bar *)").evaluate_all("all => all.flatMap((each) => [...each.classList])")
+    classes = drawn.locator("[class]:not(.bar *, .math *)").evaluate_all(
+        "all => all.flatMap((each) => [...each.classList])"
+    )
     assert {name for name in classes if not name.startswith(("hljs-", "language-", "function_", "class_"))} <= {
         "code",
         "bar",
         "table",
+        "math",
+        "display",
         "language_",
     }
     for link in drawn.locator("a:not([href])").all():
         link.click(force=True)
     assert page.evaluate("window.ran") is None
+
+
+def assert_set(page: Page) -> None:
+    """What KaTeX makes shows something, and does nothing."""
+    made = page.locator(".answer .math *")
+    names = made.evaluate_all("all => all.map((each) => each.localName)")
+    assert "annotation" in names
+    assert not set(names) & {"a", "img", "image", "script", "iframe", "style", "link", "form", "foreignObject", "use"}
+    attributes = set(made.evaluate_all("all => all.flatMap((each) => each.getAttributeNames())"))
+    assert not [name for name in attributes if name.startswith("on") or name in ("href", "src", "xlink:href", "id")]
 
 
 @pytest.mark.parametrize(

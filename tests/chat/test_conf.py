@@ -68,7 +68,7 @@ def test_a_changed_setting_counts_at_once() -> None:
 
 
 def test_missing_front_end_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "MARKDOWN", "vendor/not-installed.js")
+    monkeypatch.setattr(checks, "FRONT_END", ("vendor/not-installed.js",))
     with pytest.raises(SystemCheckError, match=r"(?s)make run.*") as error:
         call_command("check")
     assert "chat.E002" in str(error.value)

@@ -187,6 +187,7 @@ const CODE = element(
 /** The document, whose only template is that of code. */
 export const document = {
   documentElement: { lang: "en" },
+  head: new Element("head"),
   createElement: (/** @type {string} */ tag) => new Element(tag),
   createTextNode: (/** @type {string} */ data) => new Text(data),
   getElementById: () => ({ content: { firstElementChild: CODE } }),

@@ -10,11 +10,17 @@ const FOLDERS = { "markdown-it": "markdown-it/dist/browser" };
 /** The highlighter, which knows no language. */
 const PLAIN = "data:text/javascript,export default { getLanguage() {} }";
 
+/** KaTeX, which is not there. */
+const NONE = "data:text/javascript,throw new Error()";
+
+/** @type {Record<string, string>} */
+const OTHERS = { highlight: PLAIN, katex: NONE };
+
 registerHooks({
   resolve(specifier, context, next) {
     const [, name, path] = /\/vendor\/([^/]+)\/(.*)$/.exec(specifier) ?? [];
     if (!name) return next(specifier, context);
-    const url = name === "highlight" ? PLAIN : new URL(`${FOLDERS[name]}/${path}`, MODULES).href;
+    const url = OTHERS[name] ?? new URL(`${FOLDERS[name]}/${path}`, MODULES).href;
     return { url, shortCircuit: true };
   },
 });

@@ -59,10 +59,13 @@ def test_pages_without_an_icon_of_their_own_get_the_sites(site: Site) -> None:
 
 
 def test_only_what_the_page_uses_of_a_package_is_served(site: Site) -> None:
-    vendor = f"{site.url}/static/vendor/markdown-it"
-    assert fetch(f"{vendor}/markdown-it.esm.min.mjs")[0] == 200
+    vendor = f"{site.url}/static/vendor"
+    for name in ("markdown-it/markdown-it.esm.min.mjs", "katex/katex.min.js", "katex/fonts/KaTeX_Main-Regular.woff2"):
+        assert fetch(f"{vendor}/{name}")[0] == 200
     for name in ("markdown-it.umd.min.js", "markdown-it.esm.min.mjs.map", "package.json"):
-        assert fetch(f"{vendor}/{name}")[0] == 404
+        assert fetch(f"{vendor}/markdown-it/{name}")[0] == 404
+    for name in ("katex.mjs", "katex.js", "README.md", "contrib/copy-tex.min.js"):
+        assert fetch(f"{vendor}/katex/{name}")[0] == 404
     assert fetch(f"{site.url}/static/../manage.py")[0] == 404
     assert fetch(f"{site.url}/static/chat/%2e%2e/%2e%2e/%2e%2e/secret_key")[0] == 404
 

@@ -18,7 +18,7 @@
 /** What a blank line does not end. */
 const LASTING = new Set(["bullet_list_open", "ordered_list_open", "code_block", "fence"]);
 /** What the next line cannot belong to, even if it says nothing of its own. */
-const CLOSED = new Set(["fence", "code_block", "hr", "atx_heading"]);
+const CLOSED = new Set(["fence", "code_block", "hr", "atx_heading", "math_block"]);
 /** What a paragraph below it is the rest of, unless it ends with a definition or with what is closed. */
 const CONTAINERS = new Set(["bullet_list_open", "ordered_list_open", "blockquote_open"]);
 /** A line with nothing in it, which JavaScript's `\s` is too generous to say. */

@@ -18,10 +18,11 @@ export class Definitions {
 
   /**
    * Return what a parser of blocks writes definitions into. They are known once they are taken from it.
+   * @param {boolean} open whether the text may go on
    * @returns {Env}
    */
-  sheet() {
-    return { references: Object.create(this.#known) };
+  sheet(open) {
+    return { references: Object.create(this.#known), open };
   }
 
   /**

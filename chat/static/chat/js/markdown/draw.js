@@ -4,6 +4,7 @@
  */
 
 import { codeBlock, colour, nameLanguage } from "./code.js";
+import { drawFormula } from "./formula.js";
 import { lead } from "./links.js";
 
 /** @typedef {import("./tree.js").Node} Tree */
@@ -71,6 +72,7 @@ const ELEMENTS = {
   input: ({ attributes }) => textIn("span", attributes.checked === "true" ? "☑ " : "☐ "),
   li: (item) => classed("li", isTask(item) ? "task" : ""),
   ol: ({ attributes }) => Object.assign(document.createElement("ol"), attributes.start && { start: attributes.start }),
+  math: ({ attributes: { source, place }, text }) => drawFormula(text, source, place),
   table: drawTable,
   td: ({ attributes }) => cell("td", attributes.align),
   th: ({ attributes }) => cell("th", attributes.align),

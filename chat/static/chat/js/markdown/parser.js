@@ -1,8 +1,9 @@
 /**
  * The Markdown that answers are written in: CommonMark without HTML, with GitHub's tables, strikethrough and bare
- * addresses. The parser makes tokens, of blocks and then of what is inside them; it knows nothing of the page.
+ * addresses, and with formulas. The parser makes tokens, of blocks and then of what is inside them; it knows nothing of the page.
  */
 
+import { math } from "./math.js";
 import { strikethrough } from "./strikethrough.js";
 import MarkdownIt from "../../../vendor/markdown-it/markdown-it.esm.min.mjs";
 
@@ -18,7 +19,7 @@ export const draft = build();
 draft.block.ruler.disable("reference");
 
 function build() {
-  const markdown = new MarkdownIt({ html: false, linkify: true }).use(strikethrough);
+  const markdown = new MarkdownIt({ html: false, linkify: true }).use(strikethrough).use(math);
   markdown.core.ruler.enableOnly(["inline", "linkify", "text_join"]); // blocks are parsed apart
   markdown.linkify.add("ftp:", null).add("//", null);
   markdown.linkify.add("www.", {

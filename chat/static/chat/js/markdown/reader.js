@@ -37,7 +37,7 @@ const SAME = { finished: [], parts: null, loosened: false };
 const NONE = { text: "", parts: 0, attributes: {}, loose: false };
 
 /** A beginning of a line of which nobody knows yet what it begins: a heading, an item, bold text. */
-const MARKS = /(?<![^\n])[ \t]*[-=+*_#`~|>:$\\]*[ \t]*$/;
+const MARKS = /(?<![^\n])[ \t]*[-=+*_#`~|>:$[\\]*[ \t]*$/;
 
 /** A text, from its first piece to its last. */
 export class Reader {
@@ -84,7 +84,7 @@ export class Reader {
   late() {
     const { late } = this.#definitions;
     if (!late.size) return [];
-    const trees = this.#trees(blocksOf(parseBlocks(parser, this.#source, this.#definitions.sheet())), 0);
+    const trees = this.#trees(blocksOf(parseBlocks(parser, this.#source, this.#definitions.sheet(false))), 0);
     return [...late].map((place) => [place, trees[place]]);
   }
 
@@ -104,7 +104,7 @@ export class Reader {
    */
   #settle(lines, ended) {
     const text = this.#head.text + lines;
-    const sheet = this.#definitions.sheet();
+    const sheet = this.#definitions.sheet(!ended);
     const blocks = this.#blocks(parser, text, sheet);
     const loosened = this.#loosen(blocks[0]);
     const split = text.replace(/\n$/, "").split("\n");
@@ -137,7 +137,7 @@ export class Reader {
   /** Return the blocks of what is left, as far as they can be told. */
   #draft() {
     const text = this.#head.text + this.#rest.replace(MARKS, "");
-    const trees = this.#trees(this.#blocks(draft, text, {}), this.#finished, this.#head, true);
+    const trees = this.#trees(this.#blocks(draft, text, { open: true }), this.#finished, this.#head, true);
     markOpen(trees.at(-1));
     return trees;
   }

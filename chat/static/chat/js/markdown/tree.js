@@ -7,7 +7,7 @@
  * @property {string} tag
  * @property {Record<string, string>} attributes as Markdown has them: where a link leads is not looked at here
  * @property {Node[]} children
- * @property {string} text what a block of code says
+ * @property {string} text what a block of code or a formula says
  * @property {boolean} complete whether a block of code gets no more text
  */
 
@@ -34,6 +34,7 @@ export function treeOf(tokens, inline) {
     else if (token.type === "inline") fill(into, token.content, isTask(tokens, place), inline);
     else if (token.type === "hr") append(into, element("hr"));
     else if (token.tag === "code") append(into, codeOf(token));
+    else if (token.tag === "math") append(into, mathOf(token));
   });
   return /** @type {Element} */ (root.children[0]);
 }
@@ -49,6 +50,7 @@ export function inlineTreeOf(tokens) {
     const into = open[open.length - 1];
     if (token.nesting > 0) open.push(append(into, element(token.tag, attributesOf(token))));
     else if (token.nesting < 0) open.pop();
+    else if (token.type === "math") append(into, mathOf(token));
     else if (token.type === "image") append(into, imageOf(token, open));
     else if (token.type === "hardbreak") append(into, element("br"));
     else if (token.type === "code_inline") write(append(into, element("code")), token.content);
@@ -168,6 +170,17 @@ function isTask(tokens, place) {
 function codeOf({ info, content }) {
   const language = info && parser.utils.unescapeAll(info).trim().split(/\s/)[0];
   return { ...element("pre", language ? { language } : {}), text: content };
+}
+
+/**
+ * A formula on lines of its own, of which more may come, is shown as it is written.
+ * @param {Token} token
+ */
+function mathOf({ type, content, meta }) {
+  const source = String(meta?.source);
+  if (meta?.pending) return { ...element("p"), children: [source] };
+  const place = type === "math_block" ? "block" : meta?.display ? "display" : "line";
+  return { ...element("math", { source, place }), text: content };
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Shows the messages of the open conversation. Text that streams is drawn at most every fourth frame. */
 
 import { copyOf } from "../controls/elements.js";
+import { textOf } from "../markdown/copied.js";
 import { Answer } from "./answer.js";
 import { holdingFocus } from "./focus.js";
 import { Question } from "./question.js";
@@ -58,7 +59,8 @@ export class Thread extends EventTarget {
    * @param {Shown} message
    */
   textOf(message) {
-    return this.#views.get(message.id)?.text.innerText ?? "";
+    const view = this.#views.get(message.id);
+    return view ? textOf(view.text) : "";
   }
 
   /** Let the visitor write their last message anew. */
