@@ -251,6 +251,16 @@ def sign_up_as(page: Page, name: str) -> None:
     expect(page.locator("#text")).to_be_visible()
 
 
+def left(page: Page) -> None:
+    """Another tab of the browser signed up."""
+    expect(page.locator("#model")).not_to_be_empty()
+    other = page.context.new_page()
+    other.goto(page.url + "account/sign-up/")
+    sign_up_as(other, f"ada-{uuid4().hex[:8]}")
+    page.bring_to_front()
+    expect(page.locator("#left-dialog")).to_be_visible()
+
+
 STATES = {
     "empty": State(empty),
     "conversation": State(conversation),
@@ -278,4 +288,5 @@ STATES = {
     "nowhere": State(nowhere, path=f"/c/{NOBODYS}/", quiet=True),
     "sign-up": State(sign_up, path="/account/sign-up/"),
     "account": State(account, path="/account/sign-up/"),
+    "left": State(left),
 }

@@ -124,9 +124,26 @@ test("a fetch keeps the running answer that is shown", () => {
 test("a fetch takes over an answer that has ended meanwhile", () => {
   const store = asked();
   store.apply(delta(0, "1"));
-  store.load(branch([stored("a", "1 2 3")]));
-  assert.equal(isLive(store.messages[0]), false);
-  assert.deepEqual(texts(store), ["1 2 3"]);
+  const followed = store.live;
+  /** @type {unknown[]} */
+  const told = [];
+  store.addEventListener("answer", (event) => told.push(/** @type {CustomEvent} */ (event).detail));
+  const answer = stored("a", "1 2 3");
+  store.load(branch([{ ...answer, generation: { ...answer.generation, id: "g" } }]));
+  assert.deepEqual([isLive(store.messages[0]), texts(store)], [false, ["1 2 3"]]);
+  assert.deepEqual(told, [followed]);
+  const late = { type: "generation.snapshot", generation: "g", state: "running", text: "1", next_seq: 1 };
+  for (const frame of [late, delta(1, " 2"), delta(7, " 8")]) assert.equal(store.apply(frame), true);
+  assert.deepEqual([isLive(store.messages[0]), texts(store)], [false, ["1 2 3"]]);
+});
+
+test("an answer that ended while it was fetched stays as it ended", () => {
+  const store = asked();
+  store.apply(delta(0, "1"));
+  store.apply({ type: "generation.finished", generation: "g", reason: "stop", usage: {}, timings: {} });
+  const answer = stored("a", "", "running");
+  store.load(branch([{ ...answer, generation: { ...answer.generation, id: "g" } }]));
+  assert.deepEqual([isLive(store.messages[0]), texts(store)], [false, ["1"]]);
 });
 
 test("earlier pages stay when the end is fetched again", () => {

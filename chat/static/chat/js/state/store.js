@@ -86,10 +86,14 @@ export class Store extends EventTarget {
    */
   load({ conversation, messages, earlier = null, settings = {} }) {
     const before = new Map(this.messages.map((message) => [message.generation?.id, message]));
+    /** @type {Shown[]} */
+    const ended = [];
     const taken = messages.map((message) => {
       const shown = message.generation && before.get(message.generation.id);
-      if (!shown || !isLive(message)) return message;
-      return Object.assign(shown, { siblings: message.siblings });
+      if (!shown) return message;
+      if (isLive(message)) return Object.assign(shown, { siblings: message.siblings });
+      if (isLive(shown)) ended.push(shown);
+      return Object.assign(shown, message);
     });
     const joint = this.messages.findIndex(({ id }) => id === messages[0]?.id);
     const kept = conversation.id === this.conversation && joint > 0 && earlier !== null;
@@ -101,6 +105,7 @@ export class Store extends EventTarget {
     if (!kept) this.earlier = earlier;
     this.messages = kept ? [...this.messages.slice(0, joint), ...taken] : taken;
     this.#tell("thread");
+    for (const message of ended) this.#tell("answer", message);
   }
 
   /**
@@ -170,12 +175,13 @@ export class Store extends EventTarget {
   }
 
   /**
-   * Apply a frame about a generation. Return false if a delta is missing, so that a snapshot is needed.
+   * Apply a frame about a generation. Return false if a delta is missing, so that a snapshot is needed. What comes late
+   * about one that has ended, since it was fetched whole meanwhile, changes nothing.
    * @param {any} frame
    */
   apply(frame) {
     const message = this.messages.find(({ generation }) => generation?.id === frame.generation);
-    if (!message?.generation) return true;
+    if (!message?.generation || (!isLive(message) && frame.type !== "generation.finished")) return true;
     switch (frame.type) {
       case "generation.queued":
         message.place = frame;
