@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_revision: str = ""  # of a hub id: a branch, a tag or a commit
     backend: Literal["local", "synthetic"] = "local"
     service: str = ""  # tcp://host:port or unix:/path of a service that stays; empty: one is started in var
-    service_token: str = ""
+    service_token: Annotated[str, Meta(max_length=4096)] = ""
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["auto", "none", "int8"] = "auto"
@@ -79,10 +79,18 @@ def from_mapping(values: Mapping[str, Any]) -> Settings:
     found = {FIELDS[name]: value for name, value in values.items() if name in FIELDS}
     if isinstance(found.get("var"), Path):
         found["var"] = str(found["var"])
+    for field, value in found.items():
+        if isinstance(value, str) and value != _as_text(value):
+            raise ConfigurationError(f"{setting_name(field)}: has bytes that are no UTF-8; set it to text")
     try:
         return msgspec.convert(found, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(_in_words(str(error), found)) from error
+
+
+def _as_text(value: str) -> str:
+    """Return what is left of a value on its way to another process: the environment may hold bytes that are no text."""
+    return value.encode(errors="replace").decode()
 
 
 def _in_words(problem: str, found: Mapping[str, Any]) -> str:

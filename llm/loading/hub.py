@@ -6,7 +6,6 @@ the cached files are used.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ DATA = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 WEIGHTS = ["*.safetensors", "*.bin"]
 """Patterns of weight files in the order of preference; a repository may have both."""
 NO_SPACE = ("No space left on device", "Disk quota exceeded")
-"""How a full disk is called by the part of a download that is not written in Python and has no `errno`."""
+"""How the system calls a full disk. The part of a download that is not written in Python hands on only these words."""
 UNREACHABLE = (httpx.HTTPError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror)
 
 
@@ -55,7 +54,7 @@ def downloaded(repo: str, revision: str, progress: Fraction) -> Path:
 
 def _what_failed(error: Exception) -> str:
     """Return what is wrong in words, with the remedy. For one fault different parts of a download raise differently."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in NO_SPACE):
+    if any(text in str(error) for text in NO_SPACE):
         return f"there is no space left for it in {HF_HUB_CACHE}; free some, or set HF_HOME to a folder elsewhere"
     if isinstance(error, UNREACHABLE):
         return (

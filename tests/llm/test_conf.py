@@ -51,6 +51,14 @@ def test_wrong_value_is_one_line_with_name_and_value(name: str, value: str) -> N
         assert ids(check_settings(None)) == ["llm.E001"]
 
 
+@pytest.mark.parametrize("name", ["LLM_SERVICE_TOKEN", "LLM_MODEL", "CHATSTREAM_VAR"])
+def test_bytes_that_are_no_text_are_one_line(name: str) -> None:
+    """They could not be handed to the model's process."""
+    with pytest.raises(ConfigurationError, match=f"^{name}: has bytes that are no UTF-8; set it to text$"):
+        from_mapping({name: b"caf\xe9".decode(errors="surrogateescape")})
+    assert from_mapping({name: "caf\u00e9"})
+
+
 def test_default_settings_have_no_problem() -> None:
     assert check_settings(None) == []
 
