@@ -183,15 +183,16 @@ class EngineThread:
                 self._take(generation, result)
 
     def _take(self, generation: Generation, result: Result) -> None:
-        text, tokens = "", 0
-        if result.token is not None:
-            try:
+        text, tokens, finish = "", 0, result.finish
+        try:
+            if result.token is not None:
                 text, tokens = generation.text.push(result.token), 1
-            except Exception:
-                logger.exception("A token could not be decoded")
-                self._end(generation, "error", FAILED)
-                return
-        finish = "stop" if generation.text.stopped else result.finish
+            if generation.text.stopped:
+                finish = "stop"
+        except Exception:
+            logger.exception("A token could not be decoded")
+            self._end(generation, "error", FAILED)
+            return
         if finish is None:
             self._updates.append((generation, Update(text, tokens)))
         else:
@@ -233,8 +234,8 @@ class EngineThread:
 
     def _deliver(self) -> None:
         if self._updates:
-            updates, self._updates = self._updates, []
-            self._loop.call_soon_threadsafe(_tell, updates)
+            self._loop.call_soon_threadsafe(_tell, self._updates)
+            self._updates = []
 
     def _close(self, finish: FinishReason) -> None:
         with self._closing:

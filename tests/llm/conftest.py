@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from llm.conf import Settings
 from llm.loading.loader import LoadedModel, load
@@ -19,3 +21,12 @@ def model_cache() -> str:
 @pytest.fixture(scope="session")
 def bundled(model_cache: str) -> LoadedModel:
     return load(Settings(var=model_cache, device="cpu"), lambda *_: None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Products so small take ten times as long with two threads, on a busy machine more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -154,15 +154,6 @@ def problem(site: Site, expected: dict[str, str]) -> str:
     return f"{harmed}" if len(harmed) > 1 else ""
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Products so small take ten times as long with two threads, on a busy machine more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def test_each_call_fails() -> None:
