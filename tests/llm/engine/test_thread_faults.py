@@ -1,4 +1,4 @@
-"""An exception at each call out of the engine's thread, in turn: a generation ends, once, or the thread does, and all."""
+"""An exception at each call out of the engine's thread, in turn: a generation ends, once, or the thread and all do."""
 
 from __future__ import annotations
 
