@@ -57,7 +57,7 @@ class Connection:
             first = wire.client_frames.decode(body)
         except TimeoutError:
             problem = f"said nothing for {LOGIN_SECONDS:.0f} s"
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             problem = f"sent what is no login ({one_line(error)})"
         else:
             if isinstance(first, wire.Login) and hmac.compare_digest(first.token.encode(), token.encode()):

@@ -94,11 +94,15 @@ class Link:
         """Ping the service every `every` seconds; break the connection once it says nothing for `patience()` seconds.
 
         Such a service is stopped, or hung in native code, and its requests are lost either way. With `kills` it runs on
-        this machine and is killed, so that it can be started again; else whoever runs it has to do that.
+        this machine and is killed, so that it can be started again; else whoever runs it has to do that. Time in which
+        this process itself stood still (it was stopped, its loop computed) does not count: nobody listened then.
         """
         while True:
+            due = time.monotonic() + every
             await asyncio.sleep(every)
-            if (silent := time.monotonic() - self._heard_at) > patience():
+            now = time.monotonic()
+            self._heard_at = min(now, self._heard_at + max(0.0, now - due))
+            if (silent := now - self._heard_at) > patience():
                 self._end_silent(silent, kills=kills)
                 return
             self.send(wire.Ping())

@@ -72,7 +72,7 @@ class ServiceTicket:
         self._spoken = self._spoken or isinstance(event, Delta)
         if isinstance(event, Finished):
             self._end(event)
-        elif self._stream is not None:
+        elif self._stream is not None and self.waits:  # what was still on its way when it ended comes too late
             self._stream.push(event)
 
     def lost(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -56,3 +57,17 @@ async def test_a_silent_service_loses_the_link(ends: Ends, caplog: pytest.LogCap
     await reading
     assert not ends.link.open
     assert "has said nothing for" in caplog.text
+
+
+async def test_a_process_that_stood_still_does_not_take_the_service_for_silent(ends: Ends) -> None:
+    """It was stopped, or its loop computed: that says nothing of the service, which others use."""
+    reading = asyncio.create_task(read(ends.link))
+    guard = asyncio.create_task(ends.link.guard(0.05, lambda: 0.4, kills=False))
+    frames = wire.read_frames(ends.reader, wire.client_frames)
+    assert isinstance(await anext(frames), wire.Ping)
+    time.sleep(0.6)  # noqa: ASYNC251 that is what is tried
+    assert isinstance(await anext(frames), wire.Ping)
+    assert ends.link.open
+    guard.cancel()
+    ends.link.close()
+    await reading

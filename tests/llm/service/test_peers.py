@@ -48,6 +48,10 @@ def process(address: Address, tmp_path: Path) -> Iterator[subprocess.Popen[str]]
         process.kill()
 
 
+def framed(body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + body
+
+
 def silent(address: Address) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(20)
@@ -107,13 +111,25 @@ async def test_who_says_nothing_is_cut_off(
     assert "was not let in: it said nothing for 0 s" in caplog.text
 
 
-async def test_the_first_frame_is_small(settings: Settings, address: Address, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (wire.MAX_LOGIN + 1).to_bytes(4, "big"),
+        framed(b"\x82\xa4type\xa5Login\xa1x" + b"\x91" * 50_000 + b"\xc0"),
+        framed(b"\xc1"),
+    ],
+    ids=["large", "deep", "no MessagePack"],
+)
+async def test_a_first_frame_that_is_no_login_is_a_line_in_the_log(
+    settings: Settings, address: Address, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
     async with serving(settings, address):
         reader, writer = await address.connect()
-        writer.write((wire.MAX_LOGIN + 1).to_bytes(4, "big"))
+        writer.write(sent)
         assert await reader.read() == b""
         writer.close()
     assert "was not let in: it sent what is no login" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_however_many_say_nothing_who_logs_in_is_heard(settings: Settings, address: Address) -> None:
