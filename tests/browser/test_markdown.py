@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.browser.conftest import OpenPage, ask, echo
+from tests.browser.test_math import FORMULAS
 from tests.server import Serve, Site
 
 MARKDOWN = """# Title
@@ -118,6 +119,22 @@ OBSERVE = """() => {
 }"""
 
 
+PIECES = """async (text) => {
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  const { Markdown } = await import(loaded.find((name) => /\\/markdown\\/markdown\\.[^/]*js$/.test(name)));
+  const draw = (length) => {
+    const element = document.createElement("div");
+    const markdown = new Markdown(element);
+    for (let end = 0; end < text.length; end += length) markdown.append(text.slice(end, end + length));
+    markdown.end();
+    return element.outerHTML;
+  };
+  const whole = draw(text.length);
+  return [1, 2, 7, 40].filter((length) => draw(length) !== whole);
+}"""
+"""Returns the lengths of pieces in which a text is drawn otherwise than whole."""
+
+
 @pytest.fixture(scope="module")
 def site(serve: Serve) -> Site:
     """Echoes four characters a token, a thousand tokens a second."""
@@ -179,6 +196,14 @@ def test_code_in_an_answer_from_right_to_left_stays_left_to_right(site: Site, op
     assert code is not None
     assert abs(language["x"] - code["x"]) < 4
     assert button["x"] > code["x"] + 100
+
+
+def test_the_page_is_the_same_in_whatever_pieces_a_text_comes(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    echo(page, "```python\nif x:\n```\n\n$x$")  # what colours code and sets formulas is there
+    expect(page.locator(".answer .hljs-keyword, .answer .katex")).to_have_count(2)
+    for text in (MARKDOWN, PLAIN, ARABIC, HOSTILE, FORMULAS):
+        assert page.evaluate(PIECES, text) == []
 
 
 def test_headings_differ_in_size(site: Site, open_page: OpenPage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import PHONE, OpenPage, ask, echo
 from tests.server import Serve, Site
@@ -70,6 +70,20 @@ def test_a_long_formula_does_not_reach_over_its_answer(site: Site, open_page: Op
     formula.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('.math.display').scrollLeft > 0")
+
+
+def test_who_is_at_the_end_stays_there_when_formulas_are_set(site: Site, open_page: OpenPage) -> None:
+    page = open_page(site.url)
+    held: list[Route] = []
+    page.route("**/katex*.css", lambda route: held.append(route))
+    echo(page, "$$\\frac{\\frac{a}{b}}{\\frac{c}{d}}$$\n\n" * 12)
+    expect(page.locator(".answer .math").last).to_contain_text("frac")
+    held[0].continue_()
+    expect(page.locator(".answer .katex")).to_have_count(12)
+    page.wait_for_function(
+        "() => { const at = document.querySelector('#scroller');"
+        " return at.scrollHeight - at.scrollTop - at.clientHeight < 2; }"
+    )
 
 
 def select(page: Page, first: str, last: str) -> None:

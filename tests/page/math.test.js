@@ -56,6 +56,7 @@ test("prices, variables of a shell and brackets stay text", () => {
     "$$ is money\n- and a list\n\nand more$$",
     "$$\nx\n\ny\n$$",
     "$$$ $$$$ $$",
+    "a $$x$ b",
   ];
   for (const text of texts) assert.deepEqual(formulas(text), [], text);
   assert.equal(trees("$$ is money\n- and a list\n").length, 2);

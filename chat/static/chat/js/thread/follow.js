@@ -21,7 +21,8 @@ export class Follow {
     this.#button = button;
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     button.addEventListener("click", () => this.toEnd());
-    new ResizeObserver(() => this.keep()).observe(scroller);
+    const resized = new ResizeObserver(() => this.keep());
+    for (const element of [scroller, ...scroller.children]) resized.observe(element); // a formula is set later than drawn
   }
 
   /** Stay at the end, or offer the way there. Called when the content may have grown. */
