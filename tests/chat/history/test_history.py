@@ -402,7 +402,7 @@ async def test_a_further_answer_and_a_continuation_have_the_settings_of_now(hist
 async def test_every_setting_comes_back_as_it_was_given(history: History, visitor: Caller) -> None:
     """JSON has texts as the keys of objects, and those of a bias are numbers."""
     given = ConversationSettings(
-        temperature=1, repetition_penalty=1e-300, logit_bias={0: 100, 2**31 - 1: -0.5}, seed=2**63 - 1, stop=("a", "é")
+        temperature=1, repetition_penalty=1.25, logit_bias={0: 100, 2**31 - 1: -0.5}, seed=2**63 - 1, stop=("a", "é")
     )
     first = await history.accept(question(visitor, settings=given))
     assert await first.store.checkpoint({first.generation: "so"}) == set()
