@@ -12,6 +12,7 @@ import pytest
 from llm.backends.base import End, Piece
 from llm.backends.local import LocalBackend
 from llm.conf import Settings
+from llm.engine.thread import EngineThread
 from llm.errors import ConfigurationError, ContextLengthExceeded, InvalidRequest, RequestError, Unavailable
 from llm.loading.loader import LoadedModel
 from llm.prompts import ChatPrompt
@@ -71,6 +72,20 @@ async def backend() -> AsyncIterator[LocalBackend]:
 def renderer(context: int = 1024, **settings: Any) -> Renderer:
     model, tokenizer = tiny_chat()
     return Renderer(Settings(model=TINY, **settings), LoadedModel("tiny", model, tokenizer), context)
+
+
+async def test_dead_thread_is_told_after_all_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = asyncio.Event()
+    backend = LocalBackend(Settings(model=ENDLESS, quantization="none", device="cpu", max_new_tokens=200))
+    await backend.load(ignore, died.set)
+    answers = [Answer(backend, asked("hello")) for _ in range(2)]
+    for answer in answers:
+        await answer.begun.wait()
+    monkeypatch.setattr(EngineThread, "_obey", lambda _: {}["a bug"])
+    await died.wait()
+    assert [answer.end.result().reason for answer in answers] == ["error", "error"]
+    assert (await Answer(backend, asked("hello")).end).reason == "interrupted"
+    await backend.close()
 
 
 async def test_load_says_what_it_is() -> None:
