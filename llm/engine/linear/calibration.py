@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
 import torch
@@ -17,6 +17,10 @@ from llm.engine.model_runner import Forward
 
 class Quantizable(Forward, Protocol):
     """A forward whose linear layers can be computed by other products: `engine.program.program.Program` is one."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All numbers of the model, by their names."""
 
     @property
     def linears(self) -> tuple[Linear, ...]:

@@ -184,13 +184,27 @@ def _bound(program: Quantizable, choices: Mapping[Names, Choice]) -> Quantizable
 
 
 def _key(program: Quantizable, *, exact: bool) -> str:
-    """Return a hash of this model, machine and code. A sample of the model's numbers stands for all of them."""
+    """Return a hash of this model, machine and code, to which each number of the model contributes."""
     told: list[object] = [exact, torch.__version__, torch.get_num_threads(), _processor()]
     told += [Path(str(module.__file__)).read_text() for module in SOURCES]
     told += [Path(__file__).read_text()]
-    for linear in program.linears:
-        told += [linear.names, tuple(linear.weight.shape), linear.weight[0, :8].tolist()]
+    told += [(linear.names, tuple(linear.weight.shape)) for linear in program.linears]
+    told += [(name, *_told_apart(tensor)) for name, tensor in program.tensors.items()]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _told_apart(tensor: Tensor) -> tuple[object, ...]:
+    """Return what tells these numbers from others: the sums of their bits, row by row and column by column.
+
+    They take a quarter of the time of a hash of all bytes, and less with more threads.
+    """
+    if tensor.dim() < 2:
+        return str(tensor.dtype), tensor.tolist()
+    bits = tensor.flatten(0, -2).contiguous().view(torch.uint8 if tensor.itemsize % 4 else torch.int32)
+    if bits.dtype == torch.int32 and bits.shape[1] % 2 == 0:
+        bits = bits.view(torch.int64)  # one number for two
+    sums = [hashlib.sha256(bits.sum(dim, dtype=torch.int64).numpy().tobytes()).hexdigest() for dim in (0, 1)]
+    return str(tensor.dtype), tuple(tensor.shape), *sums
 
 
 def _processor() -> str:

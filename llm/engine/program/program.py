@@ -54,6 +54,10 @@ class Text:
             return self._bind(self._tensors, product)
 
     @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self._tensors
+
+    @property
     def linears(self) -> tuple[Linear, ...]:
         return tuple(self._linears.values())
 
@@ -89,6 +93,11 @@ class Program:
         self.vocabulary = vocabulary
         self._text = text
         self._step = text.step(choose)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All numbers of the model, by their names."""
+        return self._text.tensors
 
     @property
     def linears(self) -> tuple[Linear, ...]:

@@ -12,6 +12,7 @@ import pytest
 from llm.backends.base import End, Piece
 from llm.backends.local import LocalBackend
 from llm.conf import Settings
+from llm.engine.thread import EngineThread
 from llm.errors import ConfigurationError, ContextLengthExceeded, Unavailable
 from llm.request import GenerationRequest
 from llm.sampling import SamplingParams
@@ -51,6 +52,20 @@ async def backend() -> AsyncIterator[LocalBackend]:
     backend = LocalBackend(Settings(model=ENDLESS, quantization="none", device="cpu", max_new_tokens=200))
     await backend.load(ignore)
     yield backend
+    await backend.close()
+
+
+async def test_dead_thread_is_told_after_all_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = asyncio.Event()
+    backend = LocalBackend(Settings(model=ENDLESS, quantization="none", device="cpu", max_new_tokens=200))
+    await backend.load(ignore, died.set)
+    answers = [Answer(backend, asked("hello")) for _ in range(2)]
+    for answer in answers:
+        await answer.begun.wait()
+    monkeypatch.setattr(EngineThread, "_obey", lambda _: {}["a bug"])
+    await died.wait()
+    assert [answer.end.result().reason for answer in answers] == ["error", "error"]
+    assert (await Answer(backend, asked("hello")).end).reason == "interrupted"
     await backend.close()
 
 

@@ -379,6 +379,14 @@ async def test_expected_wait_follows_measured_service_times(make: Make, backend:
     assert await until(third, Queued) == Queued(position=1, size=1, eta=6.0)
 
 
+async def test_dead_backend_takes_nobody_in(make: Make, backend: ScriptedBackend) -> None:
+    controller = await make()
+    backend.die()
+    assert controller.status.state == "down"
+    with pytest.raises(Unavailable):
+        await controller.admit("ada")
+
+
 async def test_aclose_ends_what_runs_and_waits(make: Make, backend: ScriptedBackend) -> None:
     controller = await make(1, 1)
     running = (await controller.admit("ada")).run(request())

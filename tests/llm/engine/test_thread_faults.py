@@ -1,4 +1,4 @@
-"""An exception at each call out of the engine's thread, in turn: a generation ends, once, or the thread and all do."""
+"""An exception at each call out of the engine's thread, in turn: one generation ends, or the thread and all of them."""
 
 from __future__ import annotations
 
