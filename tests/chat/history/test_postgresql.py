@@ -10,7 +10,7 @@ import pytest
 
 from tests.server import ROOT
 
-CONTRACTS = ("history/test_history.py", "cluster/test_heartbeat.py")
+CONTRACTS = ("history/test_history.py", "history/test_contention.py", "cluster/test_heartbeat.py")
 
 LEFT_OPEN = (
     "-W",
