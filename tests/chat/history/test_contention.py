@@ -6,10 +6,12 @@ import select
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.test import Client
 
 from chat.db import write
 from chat.errors import HistoryUnavailable, NotFound
@@ -65,6 +67,16 @@ def test_who_deletes_an_answer_and_who_has_it_go_on_wait_in_one_order(
         edits.delete_message(visitor, accepted.answer)
     with pytest.raises(NotFound):
         accepting.result()
+
+
+def test_the_first_browsers_of_an_account_may_sign_in_at_once(elsewhere: Elsewhere) -> None:
+    user, browsers = User.objects.create_user("ada", password="x"), [Client(), Client()]
+    with transaction.atomic():
+        browsers[0].force_login(user)
+        signing_in = elsewhere(lambda: browsers[1].force_login(user))
+    signing_in.result()
+    found = {UUID(browser.session["visitor"]) for browser in browsers}
+    assert found == {Visitor.objects.get(user=user).pk}
 
 
 async def test_what_slept_within_a_transaction_can_be_tried_again() -> None:
