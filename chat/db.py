@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 
 from chat.errors import HistoryUnavailable
 
@@ -24,6 +24,9 @@ SECONDS = 20.0
 
 What hangs there is not ended by that, since nothing ends a thread; but nobody waits for it for ever.
 """
+
+AWAY = (OperationalError, InterfaceError, InternalError, TimeoutError)
+"""What is raised while the database is away, starts, or has ended a transaction or a connection of ours."""
 
 _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-writer")
 
@@ -57,5 +60,5 @@ async def _answered(doing: Awaitable[R]) -> R:
     try:
         async with asyncio.timeout(SECONDS):
             return await doing
-    except (OperationalError, InterfaceError, TimeoutError) as error:
+    except AWAY as error:
         raise HistoryUnavailable from error

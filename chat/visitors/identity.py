@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, load_backend, logout
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, get_user_model, load_backend, logout
 from django.contrib.auth import SESSION_KEY as ACCOUNT
 from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out
@@ -122,20 +122,31 @@ def _welcome(session: SessionBase) -> bool:
 
 @transaction.atomic
 def _of_account(user: Any, browser: UUID | None) -> UUID:
-    """Return the account's visitor. The browser's own becomes it, or hands its rows over if the account has one."""
-    account = Visitor.objects.filter(user=user).first()
+    """Return the account's visitor. The browser's own becomes it, or hands its rows over if the account has one.
+
+    The account is locked, so that two browsers that sign in at once do not make it two visitors.
+    """
+    get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user.pk)
+    account = Visitor.objects.select_for_update(no_key=True).filter(user=user).first()
     own = None if browser is None else _locked(browser)
+    free = own is not None and own.user is None
     if account is None:
-        account = Visitor() if own is None or own.user is not None else own
+        account = own if own is not None and free and own.became is None else Visitor()
         account.user = user
         account.save()
-    elif own is not None and own.user is None:
+    elif own is not None and free:
         Conversation.objects.filter(visitor=own).update(visitor=account)
-        # The request ids were unique to the browser; they need not be among those of all the account's browsers.
-        Generation.objects.filter(visitor=own).update(visitor=account, request_id=None)
+        _keep_apart(own, account)
+        Generation.objects.filter(visitor=own).update(visitor=account)
         # The row stays for a day, for the sockets that are still open: see chat.history.owners.
         Visitor.objects.filter(pk=own.pk).update(became=account, created=Now())
     return account.pk
+
+
+def _keep_apart(own: Visitor, account: Visitor) -> None:
+    """Forget those request ids of a browser that the account has as well; the others still say what was accepted."""
+    taken = Generation.objects.filter(visitor=account, request_id__isnull=False).values("request_id")
+    Generation.objects.filter(visitor=own, request_id__in=taken).update(request_id=None)
 
 
 def _locked(browser: UUID) -> Visitor:

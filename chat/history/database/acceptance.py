@@ -88,8 +88,15 @@ def _conversation(asked: Question) -> Conversation:
         return Conversation.objects.create(
             visitor_id=asked.caller.visitor, title=title, updated=timezone.now(), settings=settings
         )
-    found = reading.theirs(asked.caller).select_for_update()  # so that no message of it is deleted meanwhile
-    conversation = found.filter(pk=asked.conversation).first()
+    return _locked(asked.caller, pk=asked.conversation)
+
+
+def _locked(caller: Caller, **which: UUID) -> Conversation:
+    """Lock one of the caller's conversations, so that no message of it is deleted meanwhile. Raises NotFound.
+
+    It goes before all rows of it, here as in `edits`: who waits for it holds nothing that a deletion waits for.
+    """
+    conversation = reading.theirs(caller).select_for_update(of=("self",)).filter(**which).first()
     if conversation is None:
         raise NotFound
     return conversation
@@ -101,9 +108,9 @@ def _answer_to(question: Message) -> Message:
 
 def _turn(asked: Redo | Continue) -> tuple[Message, Message]:
     """Return the question and the answer it is about, the answer locked. Raises NotFound."""
+    conversation = _locked(asked.caller, messages=asked.answer)
     answers = Message.objects.select_related("conversation", "parent__conversation").select_for_update(of=("self",))
-    theirs = answers.filter(conversation__in=reading.theirs(asked.caller), role=Message.Role.ASSISTANT)
-    answer = theirs.filter(pk=asked.answer).first()
+    answer = answers.filter(conversation=conversation, pk=asked.answer, role=Message.Role.ASSISTANT).first()
     if answer is None or answer.parent is None:
         raise NotFound
     return answer.parent, answer

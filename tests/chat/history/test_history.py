@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.models import Session
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, InternalError, OperationalError
 from django.utils import timezone
 
 from chat.conf import get_settings
@@ -151,11 +151,14 @@ async def test_checkpoint_stores_the_text_of_what_runs_here_and_names_the_rest(
     ]
 
 
+@pytest.mark.parametrize(
+    "error", [OperationalError("the connection is closed"), InternalError("cannot execute UPDATE in a read-only one")]
+)
 async def test_a_database_that_is_away_is_named_so(
-    history: History, visitor: Caller, monkeypatch: pytest.MonkeyPatch
+    history: History, visitor: Caller, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
-        raise OperationalError("the connection is closed")
+        raise error
 
     monkeypatch.setattr(history_module, "_accepted", away)
     store, conversation = (

@@ -10,7 +10,13 @@ import pytest
 
 from tests.server import ROOT
 
-CONTRACTS = ("history/test_history.py", "cluster/test_heartbeat.py", "test_admin.py", "test_admin_of_many_rows.py")
+CONTRACTS = (
+    "history/test_history.py",
+    "history/test_contention.py",
+    "cluster/test_heartbeat.py",
+    "test_admin.py",
+    "test_admin_of_many_rows.py",
+)
 
 LEFT_OPEN = (
     "-W",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from django.test import AsyncClient, Client
 from chat.history.history import History
 from chat.history.values import Caller
 from chat.models import Conversation, Generation, Visitor
+from chat.visitors import identity
 from tests.chat.conftest import again, question
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -116,6 +118,30 @@ def test_what_is_asked_first_in_the_moment_of_a_sign_in_is_the_accounts(client: 
         accept(history, anonymous, request_id="f")
     assert Conversation.objects.get().visitor_id == account
     assert visit(other) == account
+
+
+def test_what_a_browser_was_told_is_accepted_stays_so_when_it_signs_in(client: Client, history: History) -> None:
+    user = User.objects.create_user("ada", password="x")
+    client.force_login(user)
+    account = visit(client)
+    other = Client()
+    conversation = accept(history, visit(other), request_id="f")
+    other.force_login(user)
+    assert accept(history, account, request_id="f") == conversation  # its reply was lost, so the frame comes again
+    assert Generation.objects.count() == 1
+
+
+def test_a_browser_whose_sign_in_was_not_kept_becomes_no_other_account(client: Client, history: History) -> None:
+    ada, bob = (User.objects.create_user(name, password="x") for name in ("ada", "bob"))
+    client.force_login(ada)
+    visit(client)
+    other = Client()
+    visit(other)
+    identity.signed_in(request=SimpleNamespace(session=other.session), user=ada)  # whose session is then not stored
+    other.force_login(bob)
+    account = visit(other)
+    accept(history, account)
+    assert Visitor.objects.get(user=bob).pk == Conversation.objects.get().visitor_id == account
 
 
 def test_signing_out_leaves_the_account_and_another_account_gets_nothing(client: Client, history: History) -> None:
