@@ -13,6 +13,8 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from llm.errors import panics_raised
+
 INCOMPLETE = "\ufffd"
 """The character that a decoder puts in the place of bytes that are no character, or not yet a whole one."""
 CONTEXT = 8
@@ -154,17 +156,23 @@ class FastDecoder:
 
     def __call__(self, token: int) -> str:
         try:
-            text: str | None = self._stream.step(self._backend, token)
+            text = self._step(token)
         except Exception:  # noqa: BLE001 the library raises nothing narrower
             # a byte that is no character can change, for some tokenizers, how the bytes before it are read: text that
             # was shown stays, and decoding begins anew
             self._stream = self._begun()
-            text = self._stream.step(self._backend, token)
+            text = self._step(token)
         self._recent.append(token)
         return text or ""
 
+    def _step(self, token: int) -> str | None:
+        with panics_raised():
+            text: str | None = self._stream.step(self._backend, token)
+        return text
+
     def _begun(self) -> DecodeStream:
-        return DecodeStream(ids=anchor(self._recent, self._backend.decode), skip_special_tokens=True)
+        with panics_raised():
+            return DecodeStream(ids=anchor(self._recent, self._backend.decode), skip_special_tokens=True)
 
 
 class IncrementalDecoder:

@@ -19,6 +19,8 @@ traceback, a path of this machine or another visitor's text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -104,3 +106,17 @@ def one_line(error: Exception) -> str:
     """Return the type and message of an exception on one line, to be quoted in a message of this package."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+@contextmanager
+def panics_raised() -> Iterator[None]:
+    """Raise RuntimeError where a library in Rust panics within the context.
+
+    What it raises by itself is no Exception: it would end the thread, and everybody's answers, for one text.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the class cannot be imported
+            raise
+        raise RuntimeError(f"a library panicked: {error}") from error

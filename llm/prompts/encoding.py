@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from llm.errors import panics_raised
 from llm.prompts.base import ChatPrompt
 from llm.prompts.spelling import Found, Spelling, with_texts
 from llm.request import ChatMessage
@@ -115,5 +116,6 @@ def tokens(tokenizer: Any, text: str, add_special_tokens: bool | None, **options
     """Return the ids of a text; `add_special_tokens` None leaves it to the tokenizer whether it adds its own."""
     if add_special_tokens is not None:
         options["add_special_tokens"] = add_special_tokens
-    found: list[int] = tokenizer(text, **options)["input_ids"]
+    with panics_raised():
+        found: list[int] = tokenizer(text, **options)["input_ids"]
     return found

@@ -22,7 +22,7 @@ import msgspec
 from llm.backends.base import Backend
 from llm.conf import Settings
 from llm.control.controller import GenerationController
-from llm.errors import ConfigurationError, one_line
+from llm.errors import ConfigurationError, one_line, panics_raised
 from llm.events import Status
 from llm.service import wire
 from llm.service.address import Address, service_address
@@ -128,7 +128,8 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            await self.controller.load()
+            with panics_raised():
+                await self.controller.load()
         except ConfigurationError as error:
             self._failed(str(error))
         except Exception:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llm.detokenizer import IncrementalDecoder, Replacer, StopStrings, TextStream, held_back, token_decoder
-from tests.llm.tokenizers import END, ByteTokenizer, byte_fallback, byte_level
+from tests.llm.tokenizers import END, ByteTokenizer, byte_fallback, byte_level, panicking
 
 BYTE_LEVEL, BYTE_FALLBACK = byte_level(), byte_fallback()
 FAST = pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte-level", "byte-fallback"])
@@ -261,3 +261,15 @@ def test_an_answer_goes_on_across_a_cut(shown: str, tokens: str, text: str) -> N
     stream = TextStream(ByteTokenizer(), ["UsEr:"], replacements, list(shown.encode()), shown)
     assert "".join(streamed(stream, list(tokens.encode()))) == text
     assert stream.stopped == (tokens.startswith(("Er:", ":")))
+
+
+def test_a_decoder_that_panics_fails_as_an_exception() -> None:
+    """What the library raises is none: it would end the engine's thread, and all answers."""
+    tokenizer = byte_level()
+    stream = TextStream(tokenizer)
+    (blank,) = tokenizer(" ")["input_ids"]
+    tokenizer.backend_tokenizer.decoder = panicking().backend_tokenizer.decoder
+    with pytest.raises(RuntimeError, match="panicked"):
+        TextStream(tokenizer, before=[blank])
+    with pytest.raises(RuntimeError, match="panicked"):
+        stream.push(blank)

@@ -82,3 +82,16 @@ class ByteTokenizer:
 
     def decode(self, tokens: list[int], **_: Any) -> str:
         return bytes(tokens).decode(errors="replace")
+
+
+def panicking() -> PreTrainedTokenizerFast:
+    """One that cannot decode a blank by itself: the library takes it away at both ends, and panics."""
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 1)])
+    return tokenizer
+
+
+def panic() -> None:
+    """Raise what the library raises when it panics."""
+    tokenizer = panicking()
+    tokenizer.decode(tokenizer(" ")["input_ids"])

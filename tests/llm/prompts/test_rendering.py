@@ -13,8 +13,8 @@ from llm.prompts import ChatPrompt
 from llm.request import ChatMessage, GenerationRequest
 from llm.sampling import SamplingParams
 from tests.llm.models import tiny_chat
-from tests.llm.prompts.rendered import TINY, Rendering, asked, renderer
-from tests.llm.tokenizers import END
+from tests.llm.prompts.rendered import TINY, Rendering, Shown, asked, renderer
+from tests.llm.tokenizers import END, panic
 
 
 def test_prompt_of_a_conversation() -> None:
@@ -155,3 +155,19 @@ def test_a_prompt_class_that_fails_concerns_one_request() -> None:
 def test_a_prompt_class_that_always_fails_is_one_line_at_start() -> None:
     with pytest.raises(ConfigurationError, match=r"^LLM_PROMPT=.*AlwaysBroken: .*\(KeyError: 'a bug'\)$"):
         renderer(prompt=f"{__name__}.AlwaysBroken")
+
+
+def test_a_tokenizer_that_panics_fails_its_request() -> None:
+    _, tokenizer = tiny_chat()
+
+    class Panicking(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, text: str, **options: Any) -> Any:
+            if "boom" in text:
+                panic()
+            return super().__call__(text, **options)
+
+    tokenizer.__class__ = Panicking
+    shown = Shown(tokenizer)
+    with pytest.raises(RequestError, match="could not render"):
+        shown.prepared("boom")
+    assert shown.prepared("hello")

@@ -16,15 +16,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llm.backends.base import ModelInfo
 from llm.conf import Settings
 from llm.errors import Unavailable
 from llm.events import State, Status
 from llm.sampling import DEFAULTS
 from llm.service import client as client_module
-from llm.service import launch, wire
+from llm.service import launch, server, wire
+from llm.service.address import service_address
 from llm.service.client import ServiceClient
 from llm.service.launch import connect_or_start
+from tests.llm.scripted import ScriptedBackend
 from tests.llm.service.clients import NewClient, answer, becomes, hello
+from tests.llm.tokenizers import panic
 
 Program = Callable[[str], Path]
 
@@ -206,3 +210,19 @@ async def test_a_callback_that_fails_harms_neither_the_others_nor_the_link(
     await becomes(one, "down")
     await becomes(one, "ready")
     assert "Whoever follows the model's status failed to take it" in caplog.text
+
+
+async def test_a_library_that_panics_as_the_model_loads_ends_the_service(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raises is no Exception; a service that goes on would say for ever that it loads."""
+
+    class Panicking(ScriptedBackend):
+        async def load(self, *args: object) -> ModelInfo:
+            await asyncio.to_thread(panic)
+            raise AssertionError("it has panicked")
+
+    monkeypatch.setattr(server, "make_backend", lambda settings: Panicking())
+    service = server.Service(settings, service_address(settings), stays=True)
+    async with asyncio.timeout(20):
+        assert await service.run(lambda: None) == 1
