@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -79,8 +79,13 @@ async def test_without_a_visitor_there_is_nothing_to_see() -> None:
     assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
 
 
-async def test_a_wrong_page_is_not_found(browser: AsyncClient) -> None:
-    assert (await browser.get("/api/conversations/?after=nonsense")).status_code == 404
+@pytest.mark.parametrize(
+    "after",
+    ["nonsense", "2026-01-01T00:00:00+00:00~1", f"2026-01-01T00:00:00~{UUID(int=0)}"]
+    + [f"0001-01-01T00:00:00+14:00~{UUID(int=0)}", f"9999-12-31T23:59:59-14:00~{UUID(int=0)}"],  # of no year in UTC
+)
+async def test_a_wrong_page_is_not_found(browser: AsyncClient, after: str) -> None:
+    assert (await browser.get("/api/conversations/", {"after": after})).status_code == 404
 
 
 BIASES = b", ".join(b'"%d": 1' % token for token in range(301))
