@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from chat.db import reading
+from chat.db import read
 from chat.errors import SENTENCES, HistoryError
 from chat.visitors import identity
 from llm.errors import RequestError
@@ -42,10 +42,10 @@ def of_caller(*methods: str) -> Callable[[View], View]:
         @never_cache
         @wraps(view)
         async def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            caller = await reading(identity.of_session)(request.session)
-            if caller is None:
-                return failure("no_session", 401)
             try:
+                caller = await read(identity.of_session, request.session)
+                if caller is None:
+                    return failure("no_session", 401)
                 return await view(request, caller, *args, **kwargs)
             except RequestError as error:
                 status = STATUS.get(error.code, 400 if isinstance(error, HistoryError) else 503)

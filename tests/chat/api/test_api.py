@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,9 +12,12 @@ from django.test import AsyncClient, override_settings
 from pytest_django import DjangoAssertNumQueries
 
 import llm
+from chat import db
+from chat.errors import HistoryUnavailable
 from chat.history.database import reading
 from chat.history.history import History
 from chat.history.values import Caller
+from chat.visitors import identity
 from llm.errors import Unavailable
 from llm.events import Finished, Status, Timings, Usage
 from tests.chat.conftest import a_visitor, question
@@ -77,6 +81,22 @@ async def test_what_is_anothers_and_what_is_not_there_look_the_same(browser: Asy
 async def test_without_a_visitor_there_is_nothing_to_see() -> None:
     answer = await AsyncClient().get("/api/conversations/")
     assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
+
+
+async def test_a_session_that_cannot_be_read_is_not_waited_for_for_ever(
+    browser: AsyncClient, visitor: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(db, "SECONDS", 0.1)
+    monkeypatch.setattr(identity, "of_session", lambda session: answers.wait())
+    try:
+        answer = await browser.get("/api/conversations/")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        for looking in (identity.remains("key", visitor), identity.of_scope({"session": {}})):
+            with pytest.raises(HistoryUnavailable):
+                await looking
+    finally:
+        answers.set()
 
 
 @pytest.mark.parametrize(
