@@ -76,12 +76,16 @@ class Cluster:
         try:
             while self._changed:
                 changed, self._changed = list(self._changed), {}
-                await self._bus.send_all(Changed(self._bus.me, changed))
+                await self._send_changed(changed)
                 await asyncio.sleep(GAP)
-        except Unreachable as error:
-            logger.warning("Other processes were not told of %d changes: %s", len(changed), error.__cause__)
         finally:
             self._telling = None
+
+    async def _send_changed(self, changed: list[tuple[UUID, UUID]]) -> None:
+        try:
+            await self._bus.send_all(Changed(self._bus.me, changed))
+        except Unreachable as error:
+            logger.warning("Other processes were not told of %d changes: %s", len(changed), error.__cause__)
 
     def _recheck(self, visitor: UUID) -> None:
         task = asyncio.create_task(self._send_recheck(visitor))

@@ -164,7 +164,7 @@ class Follower:
         self._following.pop(remote.generation, None)
         if not task.cancelled() and (error := task.exception()):
             logger.error("Generation %s could not be followed", remote.generation, exc_info=error)
-        if remote.readers:  # somebody came while it was being left
+        if remote.readers or remote.waiting:  # somebody came while it was being left
             self._follow(remote)
         elif remote.end is None and not self._closed:
             leaving = asyncio.create_task(self._leave(remote))

@@ -24,7 +24,7 @@ from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
 from chat.conf import get_settings
-from chat.db import reading
+from chat.db import read
 from chat.history.temporary.lifetime import forget
 from chat.history.values import Caller
 from chat.models import Conversation, Generation, Visitor
@@ -46,14 +46,17 @@ def of_session(session: SessionBase) -> Caller | None:
 
 
 async def of_scope(scope: dict[str, Any]) -> Caller | None:
-    """Return who a socket comes from, as `of_session`."""
-    return await reading(of_session)(scope["session"])
+    """Return who a socket comes from, as `of_session`. Raises HistoryUnavailable."""
+    return await read(of_session, scope["session"])
 
 
 async def remains(key: str, caller: Caller) -> bool:
-    """Tell whether there still is a session of this key that is the caller's. It is read anew, and never written."""
+    """Tell whether there still is a session of this key that is the caller's. It is read anew, and never written.
+
+    Raises HistoryUnavailable.
+    """
     store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-    return await reading(of_session)(store) == caller
+    return await read(of_session, store) == caller
 
 
 def ensure(request: HttpRequest) -> Caller | None:

@@ -7,7 +7,7 @@ the order of the queries makes it harmless.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, cast
 from uuid import UUID
 
@@ -131,12 +131,12 @@ def page(caller: Caller, after: str | None = None, query: str = "") -> Page:
 def _cursor(after: str) -> tuple[datetime, UUID]:
     updated, _, key = after.partition("~")
     try:
-        found = datetime.fromisoformat(updated), UUID(key)
-    except ValueError:
+        found = datetime.fromisoformat(updated)
+        if found.tzinfo is None:
+            raise NotFound
+        return found.astimezone(UTC), UUID(key)
+    except (ValueError, OverflowError):  # there may be no such moment in another time zone
         raise NotFound from None
-    if found[0].tzinfo is None:
-        raise NotFound
-    return found
 
 
 def parents_of(conversation: UUID) -> dict[UUID, UUID | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+import threading
+from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -11,9 +12,12 @@ from django.test import AsyncClient, override_settings
 from pytest_django import DjangoAssertNumQueries
 
 import llm
+from chat import db
+from chat.errors import HistoryUnavailable
 from chat.history.database import reading
 from chat.history.history import History
 from chat.history.values import Caller
+from chat.visitors import identity
 from llm.errors import Unavailable
 from llm.events import Finished, Status, Timings, Usage
 from tests.chat.conftest import a_visitor, question
@@ -79,8 +83,29 @@ async def test_without_a_visitor_there_is_nothing_to_see() -> None:
     assert (answer.status_code, answer.json()["code"]) == (401, "no_session")
 
 
-async def test_a_wrong_page_is_not_found(browser: AsyncClient) -> None:
-    assert (await browser.get("/api/conversations/?after=nonsense")).status_code == 404
+async def test_a_session_that_cannot_be_read_is_not_waited_for_for_ever(
+    browser: AsyncClient, visitor: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(db, "SECONDS", 0.1)
+    monkeypatch.setattr(identity, "of_session", lambda session: answers.wait())
+    try:
+        answer = await browser.get("/api/conversations/")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        for looking in (identity.remains("key", visitor), identity.of_scope({"session": {}})):
+            with pytest.raises(HistoryUnavailable):
+                await looking
+    finally:
+        answers.set()
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["nonsense", "2026-01-01T00:00:00+00:00~1", f"2026-01-01T00:00:00~{UUID(int=0)}"]
+    + [f"0001-01-01T00:00:00+14:00~{UUID(int=0)}", f"9999-12-31T23:59:59-14:00~{UUID(int=0)}"],  # of no year in UTC
+)
+async def test_a_wrong_page_is_not_found(browser: AsyncClient, after: str) -> None:
+    assert (await browser.get("/api/conversations/", {"after": after})).status_code == 404
 
 
 BIASES = b", ".join(b'"%d": 1' % token for token in range(301))

@@ -11,10 +11,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from chat.cluster import bus, follower, publisher
+from chat.cluster.bus import Bus
+from chat.cluster.follower import Follower
 from chat.cluster.messages import AnyMessage, News, Subscribe, Unsubscribe
 from chat.errors import HistoryUnavailable, NotFound, Unreachable
 from chat.history.history import History
-from chat.history.values import Accepted, Caller, StoredAnswer
+from chat.history.values import Accepted, Caller, StoredAnswer, StoredGeneration
 from chat.models import Conversation, Generation, Visitor
 from chat.streams.hub import Hub
 from chat.turns import turn as turn_module
@@ -287,6 +289,27 @@ async def test_nobody_waits_for_ever_to_watch_while_neither_process_nor_row_answ
     assert (tab.text, tab.ends) == ("a", ["stop"])
 
 
+async def test_who_comes_as_the_last_one_leaves_is_not_left_waiting(visitor: Caller) -> None:
+    waits: list[asyncio.Task[None]] = []
+    stored = StoredAnswer(generation=StoredGeneration(id=uuid4(), state="stop"), text="Hi", process=uuid4())
+
+    async def watch() -> None:
+        await following.watch(stored.generation.id, stored.process, read).showable()
+
+    async def read() -> StoredAnswer:
+        if waits:
+            return stored
+        waits.append(asyncio.create_task(watch()))
+        raise HistoryUnavailable
+
+    following = Follower(Bus(FaultyLayer(), uuid4(), lambda message: None, lambda: None))
+    following.watch(stored.generation.id, stored.process, read)
+    await happens(lambda: waits)
+    async with asyncio.timeout(2):
+        await waits[0]
+    await following.aclose()
+
+
 async def test_the_row_is_read_for_those_whose_it_is_by_now(
     one: Process, two: Process, visitor: Caller, layer: FaultyLayer
 ) -> None:
@@ -365,6 +388,27 @@ async def test_changes_reach_the_tabs_of_other_processes_once(one: Process, two:
     for tab, expected in zip(tabs, ([ConversationChanged], [ConversationChanged], []), strict=True):
         tab.take()
         assert tab.kinds == expected
+
+
+async def test_a_change_is_told_that_comes_while_another_cannot_be(
+    one: Process, two: Process, visitor: Caller, layer: FaultyLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = Tab(two.turns, visitor)
+    told, telling, fails = layer.group_send, asyncio.Event(), asyncio.Event()
+
+    async def once(group: str, message: dict[str, Any]) -> None:
+        monkeypatch.setattr(layer, "group_send", told)
+        telling.set()
+        await fails.wait()
+        raise ConnectionError("lost")
+
+    await happens(lambda: len(layer.groups.get(bus.GROUP, ())) == 2)
+    monkeypatch.setattr(layer, "group_send", once)
+    one.turns.hub.announce(a_visitor().visitor, uuid4())
+    await telling.wait()
+    one.turns.hub.announce(visitor.visitor, uuid4())
+    fails.set()
+    await tab.until(lambda: tab.kinds == [ConversationChanged])
 
 
 async def test_a_process_that_ends_tells_what_is_left_to_tell(one: Process, two: Process, visitor: Caller) -> None:
