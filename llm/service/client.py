@@ -156,11 +156,15 @@ class ServiceClient(ModelStatus):
         self._set_status(Status(state="down", message="The model's process ended."))
 
     def _told(self, frame: wire.Hello | wire.StatusChanged) -> None:
-        """Take what the service says of its model."""
+        """Take what the service says of its model. One that LLM_SERVICE names may come back with other settings."""
         self.model, self.defaults = frame.model, frame.defaults
-        if frame.status.state == "ready" and self._ready_at is None:
+        status = frame.status
+        if status.state == "ready" and self._ready_at is None:
             self._ready_at = time.monotonic()
-        self._set_status(frame.status)
+        if status.state == "failed" and self._settings.service:
+            log.warning("the llm service at %s cannot start: %s", self._settings.service, status.message)
+            status = msgspec.structs.replace(status, state="down")
+        self._set_status(status)
 
     async def _guard(self, link: Link) -> None:
         await link.guard(self._settings.stall_seconds / 4, self._patience, kills=not self._settings.service)

@@ -6,15 +6,12 @@ The module knows the socket, the lock and the child process; the client decides 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -68,7 +65,12 @@ async def connect_or_start(settings: Settings) -> tuple[Streams, ServiceProcess 
         return await _named(settings), None
     if (streams := await connect(settings)) is not None:
         return streams, None
-    async with _lock(settings.var_path / "llm.lock"):
+    settings.var_path.mkdir(parents=True, exist_ok=True)
+    with (settings.var_path / "llm.lock").open("w") as lock:
+        while not _locked(lock):  # whoever holds it may be stopped, and its service live
+            await asyncio.sleep(LOCK_EVERY)
+            if (streams := await connect(settings)) is not None:
+                return streams, None
         if (streams := await connect(settings)) is not None:
             return streams, None
         process = await _start(settings)
@@ -135,17 +137,8 @@ async def _first_line(pipe: IO[bytes], seconds: float) -> str:
         pipe.close()  # the transport does so in the next turn of a loop that may be ending
 
 
-@contextlib.asynccontextmanager
-async def _lock(path: Path) -> AsyncIterator[None]:
-    """Hold the lock that lets only one process of this site start a service at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        while not _locked(file):  # noqa: ASYNC110 another process holds it
-            await asyncio.sleep(LOCK_EVERY)
-        yield
-
-
 def _locked(file: IO[str]) -> bool:
+    """Take the lock that lets only one process of this site start a service at a time. Return False if it is held."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a thread that waits for it could not be told to stop
     except BlockingIOError:

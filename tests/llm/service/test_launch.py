@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -26,8 +27,9 @@ from llm.service import launch, server, wire
 from llm.service.address import service_address
 from llm.service.client import ServiceClient
 from llm.service.launch import connect_or_start
+from llm.status import Progress
 from tests.llm.scripted import ScriptedBackend
-from tests.llm.service.clients import NewClient, answer, becomes, hello
+from tests.llm.service.clients import NewClient, answer, becomes, hello, serving
 from tests.llm.tokenizers import panic
 
 Program = Callable[[str], Path]
@@ -129,8 +131,8 @@ async def test_a_service_that_says_nothing_as_it_starts_is_ended(
         await connect_or_start(settings)
     ((pid, _),) = starts(settings)
     await asyncio.to_thread(gone, pid)
-    async with launch._lock(settings.var_path / "llm.lock"):  # others may try
-        pass
+    with (settings.var_path / "llm.lock").open("w") as lock:  # others may try
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def gone(pid: int) -> None:
@@ -148,6 +150,19 @@ async def test_a_site_can_be_stopped_while_another_process_starts_the_service(se
         async with asyncio.timeout(5):
             await client.aclose()
             await asyncio.get_running_loop().shutdown_default_executor()
+    assert starts(settings) == []
+
+
+async def test_a_service_is_found_though_who_started_it_holds_the_lock(settings: Settings) -> None:
+    """That process may have been stopped before it let go of it."""
+    client = ServiceClient(settings)
+    with (settings.var_path / "llm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client.connect()
+        await asyncio.sleep(0.05)
+        async with serving(settings, service_address(settings)):
+            await becomes(client, "ready")
+            await client.aclose()
     assert starts(settings) == []
 
 
@@ -226,3 +241,32 @@ async def test_a_library_that_panics_as_the_model_loads_ends_the_service(
     service = server.Service(settings, service_address(settings), stays=True)
     async with asyncio.timeout(20):
         assert await service.run(lambda: None) == 1
+
+
+async def test_a_named_service_that_could_not_start_is_looked_for_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever runs it sets it right and starts it again, and the site has it back."""
+    address = service_address(settings)
+    client = ServiceClient(msgspec.structs.replace(settings, service=str(address)))
+    with monkeypatch.context() as broken:
+        backend = ScriptedBackend("LLM_MODEL=x: no such model")
+        broken.setattr(server, "make_backend", lambda settings: backend)
+        service = server.Service(settings, address, stays=True)
+        release, load = asyncio.Event(), backend.load
+
+        async def loaded(progress: Progress) -> ModelInfo:
+            await release.wait()
+            return await load(progress)
+
+        broken.setattr(backend, "load", loaded)
+        running = asyncio.create_task(service.run(client.connect))
+        while not service._connections:  # noqa: ASYNC110 it has no event for it
+            await asyncio.sleep(0.01)
+        release.set()
+        assert await running == os.EX_CONFIG
+    await becomes(client, "down")
+    assert "cannot start: LLM_MODEL=x: no such model" in caplog.text
+    async with serving(settings, address):
+        await becomes(client, "ready")
+        await client.aclose()
