@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from llm.errors import ConfigurationError
+from llm.errors import ConfigurationError, one_line
 from llm.prompts.base import ChatContent, ChatPrompt, PromptTTL, RoleType
 from llm.prompts.chat_template import ChatTemplatePrompt
 
@@ -23,8 +23,10 @@ def load_prompt_class(path: str) -> type[ChatPrompt]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"LLM_PROMPT={path}: {error}; give the dotted path of a ChatPrompt class") from error
+    except Exception as error:  # its module may fail in any way
+        raise ConfigurationError(
+            f"LLM_PROMPT={path}: {one_line(error)}; give the dotted path of a ChatPrompt class"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, ChatPrompt)):
         raise ConfigurationError(f"LLM_PROMPT={path}: is not a subclass of llm.prompts.ChatPrompt")
     return found

@@ -265,8 +265,11 @@ class ChatPrompt:
         return self.create_prompt() + self.partial
 
     def stop_strings(self) -> tuple[str, ...]:
-        """Return `get_stop_strs()`, and the requester's prefix if that was asked for."""
-        strings = [string for string in self.get_stop_strs() or () if string]
+        """Return `get_stop_strs()`, and the requester's prefix if that was asked for. Raises TypeError."""
+        found: Any = self.get_stop_strs() or ()
+        if isinstance(found, str) or not all(isinstance(string, str) for string in found):
+            raise TypeError("get_stop_strs() has to return a list of strings")
+        strings = [string for string in found if string]
         if self._prefix_as_stop_str and self.chat_mode and self.requester:
             strings.append(f"{self.requester}:")
         return tuple(dict.fromkeys(strings))

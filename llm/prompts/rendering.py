@@ -97,22 +97,22 @@ class Renderer:
         max_new_tokens = min(params.max_new_tokens or self._settings.max_new_tokens, self._settings.max_new_tokens)
         try:
             tokens, prompt, left_out = self._fitter.fitted(request.messages, longest, max_new_tokens)
-            stop = (*params.stop, *prompt.stop_strings())
-            replacements = prompt.get_replacement_when_output() or ()
+            strings, replacements = _of_answers(prompt)
         except RequestError:
             raise
         except Exception as error:
             logger.exception("The prompt could not be made")
             raise RequestError("The prompt class could not render this conversation.") from error
+        stop = (*params.stop, *strings)
         # a special token has no text to be found in the answer: it is a stop by its id
         special = frozenset(self._encoder.special[string] for string in stop if string in self._encoder.special)
-        strings = tuple(dict.fromkeys(string for string in stop if string not in self._encoder.special))
+        texts = tuple(dict.fromkeys(string for string in stop if string not in self._encoder.special))
         return Prepared(
             tokens,
             params,
             max_new_tokens,
             self._stop_tokens | special,
-            strings,
+            texts,
             replacements,
             partial=prompt.partial,
             before=tokens if prompt.partial else [],
@@ -128,7 +128,7 @@ class Renderer:
         """
         system = self._settings.system_prompt
         one, other = ([ChatMessage("user", text)] for text in OPENINGS)
-        self._render(system, [*one, ChatMessage("assistant", OPENINGS[1]), *other])
+        _of_answers(self._render(system, [*one, ChatMessage("assistant", OPENINGS[1]), *other])[1])
         one_tokens, other_tokens = (self._render(system, messages)[0] for messages in (one, other))
         return one_tokens[: common_length(one_tokens, other_tokens)]
 
@@ -151,6 +151,11 @@ def _ends(named: frozenset[int], prompt: ChatPrompt) -> frozenset[int]:
     """
     written = prompt.turn_ends()
     return named if named & written else named | written
+
+
+def _of_answers(prompt: ChatPrompt) -> tuple[tuple[str, ...], Replacements]:
+    """Return the stop strings of a prompt class and what it replaces in answers. Raises what is wrong with them."""
+    return prompt.stop_strings(), [(old, new) for old, new in prompt.get_replacement_when_output() or ()]
 
 
 def _blamed(settings: Settings) -> str:

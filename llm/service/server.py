@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import TextIO, cast
 
 import msgspec
 
@@ -220,8 +220,15 @@ def _tell_starter(line: str) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
+def _have_stderr() -> None:
+    """Open a standard error where this process was given none: the watch over the engine's steps needs one."""
+    if cast("TextIO | None", sys.stderr) is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 it stays as long as the process
+
+
 def run(settings: Settings, address: Address, listening: Callable[[], None], *, stays: bool) -> None:
     """Serve until the end, and leave the process. Raises ConfigurationError or OSError before it listens."""
+    _have_stderr()
 
     async def serve() -> None:
         code = await Service(settings, address, stays=stays).run(listening)
@@ -233,6 +240,7 @@ def run(settings: Settings, address: Address, listening: Callable[[], None], *, 
 
 def main() -> None:
     logging.raiseExceptions = False  # the terminal of whoever started us may be gone
+    _have_stderr()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_class_of_the_original_loads_by_its_path() -> None:
 def test_path_that_leads_nowhere_is_one_line(path: str) -> None:
     with pytest.raises(ConfigurationError, match="LLM_PROMPT=") as error:
         load_prompt_class(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "def", "raise SystemError('two\\nlines')"])
+def test_a_module_that_fails_as_it_is_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    name = f"prompts_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"LLM_PROMPT={name}.Prompt: .*Error") as error:
+        load_prompt_class(f"{name}.Prompt")
     assert "\n" not in str(error.value)
 
 

@@ -157,6 +157,23 @@ def test_a_prompt_class_that_always_fails_is_one_line_at_start() -> None:
         renderer(prompt=f"{__name__}.AlwaysBroken")
 
 
+@pytest.mark.parametrize(
+    ("method", "returns"),
+    [
+        ("get_stop_strs", "###"),
+        ("get_stop_strs", [7]),
+        ("get_replacement_when_output", ["a"]),
+        ("get_replacement_when_output", [("a", "b", "c")]),
+    ],
+)
+def test_what_a_prompt_class_says_of_answers_is_tried_at_start(
+    monkeypatch: pytest.MonkeyPatch, method: str, returns: object
+) -> None:
+    monkeypatch.setattr(FewShot, method, lambda self: returns)
+    with pytest.raises(ConfigurationError, match=r"^LLM_PROMPT=.*FewShot: .*\((TypeError|ValueError): "):
+        renderer(prompt=f"{__name__}.FewShot")
+
+
 def test_a_tokenizer_that_panics_fails_its_request() -> None:
     _, tokenizer = tiny_chat()
 

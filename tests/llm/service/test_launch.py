@@ -270,3 +270,22 @@ async def test_a_named_service_that_could_not_start_is_looked_for_again(
     async with serving(settings, address):
         await becomes(client, "ready")
         await client.aclose()
+
+
+async def test_a_site_without_a_standard_error_has_its_service(client: NewClient, tmp_path: Path) -> None:
+    """Daemons of the old kind close it."""
+    program = (
+        "import asyncio, sys\n"
+        "from llm.conf import Settings\n"
+        "from llm.service.client import ServiceClient\n"
+        "async def main():\n"
+        "    client = ServiceClient(Settings(backend='synthetic', var=sys.argv[1], synthetic_rate=200.0))\n"
+        "    (await client.admit('ada')).cancel()\n"
+        "    print('in', flush=True)\n"
+        "    await client.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    closed = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    process = await asyncio.create_subprocess_exec(*closed, sys.executable, "-c", program, str(tmp_path), stdout=-1)
+    assert await process.communicate() == (b"in\n", None)
+    await becomes(client(), "ready")  # which ends the service too
