@@ -128,6 +128,7 @@ def test_a_connection_that_went_silent_is_replaced_when_the_page_is_shown_again(
             assert answer_of(page) != ANSWER
             expect(page.locator(".answer:not(.live) .text")).to_have_text([ANSWER] * answers, timeout=6_000)
         expect(page.locator("#list i.live:visible")).to_have_count(0, timeout=6_000)
+        page.close()  # before its network
 
 
 def test_a_killed_server_comes_back_and_the_page_with_it(serve: Serve, open_page: OpenPage) -> None:
