@@ -12,6 +12,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -27,7 +28,6 @@ from llm.service import launch, server, wire
 from llm.service.address import service_address
 from llm.service.client import ServiceClient
 from llm.service.launch import connect_or_start
-from llm.status import Progress
 from tests.llm.scripted import ScriptedBackend
 from tests.llm.service.clients import NewClient, answer, becomes, hello, serving
 from tests.llm.tokenizers import panic
@@ -255,9 +255,9 @@ async def test_a_named_service_that_could_not_start_is_looked_for_again(
         service = server.Service(settings, address, stays=True)
         release, load = asyncio.Event(), backend.load
 
-        async def loaded(progress: Progress) -> ModelInfo:
+        async def loaded(*given: Any) -> ModelInfo:
             await release.wait()
-            return await load(progress)
+            return await load(*given)
 
         broken.setattr(backend, "load", loaded)
         running = asyncio.create_task(service.run(client.connect))
