@@ -9,12 +9,25 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import msgspec
 
 from llm.request import ChatMessage, GenerationRequest
 
 Turn = tuple[ChatMessage, ...]
+
+
+class Turns(NamedTuple):
+    """The messages of a conversation: those of the system, and the turns of all others, oldest first."""
+
+    system: Turn
+    turns: list[Turn]
+
+    def without(self, oldest: int) -> Turn:
+        """Return the messages without so many of the oldest turns."""
+        return (*self.system, *(message for turn in self.turns[oldest:] for message in turn))
+
 
 MARKUP = 32
 """Characters that a message counts beside its text, for what a template writes around it."""
@@ -23,8 +36,7 @@ SENT = 4_000_000
 """Characters of the longest conversation that is sent to the model's process, more than any model's context has."""
 
 
-def in_turns(messages: Sequence[ChatMessage]) -> tuple[Turn, list[Turn]]:
-    """Return the system messages, and the turns of all others, oldest first."""
+def in_turns(messages: Sequence[ChatMessage]) -> Turns:
     system: list[ChatMessage] = []
     turns: list[list[ChatMessage]] = []
     for message in messages:
@@ -34,7 +46,7 @@ def in_turns(messages: Sequence[ChatMessage]) -> tuple[Turn, list[Turn]]:
             turns.append([message])
         else:
             turns[-1].append(message)
-    return tuple(system), [tuple(turn) for turn in turns]
+    return Turns(tuple(system), [tuple(turn) for turn in turns])
 
 
 def characters(*messages: ChatMessage) -> int:
@@ -64,8 +76,7 @@ def bounded(request: GenerationRequest) -> GenerationRequest:
     """Return the request without the oldest turns of a conversation of more than SENT characters."""
     if characters(*request.messages) <= SENT:
         return request
-    system, turns = in_turns(request.messages)
-    others = characters(*system, *(message for turn in turns[-1:] for message in turn))
-    gone = left_out([characters(*turn) for turn in turns[:-1]], others, SENT)
-    messages = (*system, *(message for turn in turns[gone:] for message in turn))
-    return msgspec.structs.replace(request, messages=messages, left_out=request.left_out + gone)
+    conversation = in_turns(request.messages)
+    old = conversation.turns[:-1]
+    gone = left_out([characters(*turn) for turn in old], characters(*conversation.without(len(old))), SENT)
+    return msgspec.structs.replace(request, messages=conversation.without(gone), left_out=request.left_out + gone)

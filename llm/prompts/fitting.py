@@ -16,7 +16,7 @@ from typing import NamedTuple
 from llm.errors import ContextLengthExceeded
 from llm.prompts.base import ChatPrompt
 from llm.request import ChatMessage
-from llm.turns import Turn, characters, in_turns, left_out
+from llm.turns import Turn, Turns, characters, in_turns, left_out
 
 CHARACTERS = 8
 """Characters to a token that old turns may have on average: languages have 4 or 5 at most, code has 3 or 4."""
@@ -65,37 +65,36 @@ class Fitter:
             ) from None
 
     def _fitted(self, messages: Sequence[ChatMessage], room: int) -> Fitted:
-        system, (*old, last) = in_turns(messages)
-        others = len(self._system) + characters(*system, *last)
+        conversation = in_turns(messages)
+        old = conversation.turns[:-1]
+        others = len(self._system) + characters(*conversation.without(len(old)))
         if others > room * MOST:
             raise TooLong(f"{others} characters")
         sizes = [characters(*turn) for turn in old]
         gone = left_out(sizes, others, room * CHARACTERS)
         if others + sum(sizes[gone:]) <= room:  # then it is likely to fit, and nothing needs to be counted
-            whole = self._without(messages, gone)
+            whole = self._without(conversation, gone)
             if len(whole.tokens) <= room:
                 return whole
-        return self._counted(messages, old, gone, room)
+        return self._counted(conversation, old, gone, room)
 
-    def _counted(self, messages: Sequence[ChatMessage], old: Sequence[Turn], gone: int, room: int) -> Fitted:
+    def _counted(self, conversation: Turns, old: Sequence[Turn], gone: int, room: int) -> Fitted:
         """Return the prompt without as many turns as their counts say, and without all where these mislead."""
-        shortest = self._without(messages, len(old))
+        shortest = self._without(conversation, len(old))
         if len(shortest.tokens) > room:
             raise TooLong(f"{len(shortest.tokens)} tokens")
         counts = [self._counts(turn) for turn in old[gone:]]
         others = len(shortest.tokens)
         for _ in range(2):
             more = left_out(counts, others, room)
-            found = self._without(messages, gone + more)
+            found = self._without(conversation, gone + more)
             if len(found.tokens) <= room:
                 return found
             others = len(found.tokens) - sum(counts[more:])  # the turns are so much longer together than one by one
         return shortest
 
-    def _without(self, messages: Sequence[ChatMessage], gone: int) -> Fitted:
-        system, turns = in_turns(messages)
-        shown = [*system, *(message for turn in turns[gone:] for message in turn)]
-        return Fitted(*self._render(self._system, shown), gone)
+    def _without(self, conversation: Turns, gone: int) -> Fitted:
+        return Fitted(*self._render(self._system, conversation.without(gone)), gone)
 
     def _count(self, turn: Turn) -> int:
         """Return how many tokens a turn adds to a prompt that goes on after it."""
