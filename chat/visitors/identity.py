@@ -25,6 +25,7 @@ from django.utils.crypto import constant_time_compare
 
 from chat.conf import get_settings
 from chat.db import read
+from chat.history.owners import locked
 from chat.history.temporary.lifetime import forget
 from chat.history.values import Caller
 from chat.models import Conversation, Generation, Visitor
@@ -131,7 +132,7 @@ def _of_account(user: Any, browser: UUID | None) -> UUID:
     """
     get_user_model()._default_manager.select_for_update(no_key=True).get(pk=user.pk)
     account = Visitor.objects.select_for_update(no_key=True).filter(user=user).first()
-    own = None if browser is None else _locked(browser)
+    own = None if browser is None else locked(browser)
     free = own is not None and own.user is None
     if account is None:
         account = own if own is not None and free and own.became is None else Visitor()
@@ -150,9 +151,3 @@ def _keep_apart(own: Visitor, account: Visitor) -> None:
     """Forget those request ids of a browser that the account has as well; the others still say what was accepted."""
     taken = Generation.objects.filter(visitor=account, request_id__isnull=False).values("request_id")
     Generation.objects.filter(visitor=own, request_id__in=taken).update(request_id=None)
-
-
-def _locked(browser: UUID) -> Visitor:
-    """Return the browser's row, made if it had none, so that nothing is stored for it while it changes hands."""
-    Visitor.objects.get_or_create(pk=browser)
-    return Visitor.objects.select_for_update(no_key=True).get(pk=browser)
