@@ -140,8 +140,12 @@ class Generation:
             self._push(event)
         except Exception:
             log.exception("whoever reads a generation failed to take an event")
-            self._push = None
-            self._end_as("error", "error", FAILED)
+            self._fail()
+
+    def _fail(self) -> None:
+        """End with an error; nothing more is told before that."""
+        self._push = None
+        self._end_as("error", "error", FAILED)
 
     # Called by the controller
 
@@ -235,8 +239,7 @@ class Generation:
             self._take(event)
         except Exception:
             log.exception("a piece of an answer could not be taken")
-            self._push = None
-            self._end_as("error", "error", FAILED)
+            self._fail()
 
     def _take(self, piece: Piece) -> None:
         now = self._clock()

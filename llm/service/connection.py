@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from llm.control.controller import GenerationController
-from llm.control.generation import Generation
+from llm.control.generation import FAILED, Generation
 from llm.errors import InvalidRequest, Overloaded, RequestError, one_line
 from llm.events import Event, Finished
 from llm.service import wire
@@ -111,7 +111,7 @@ class Connection:
             if (number := wire.number_of(body)) is None:
                 raise
             log.exception("A frame of a client could not be handled")
-            self._fail(number, RequestError("The model failed on this request."))
+            self._fail(number, RequestError(FAILED))
 
     async def _handle(self, frame: wire.ClientFrame) -> None:
         match frame:
@@ -178,7 +178,7 @@ class Connection:
         except wire.Unsendable as error:
             if len(events) == 1:
                 log.error("An event of a generation cannot be sent: %s", error)
-                self._fail(events[0][0], RequestError("The model failed on this request."))
+                self._fail(events[0][0], RequestError(FAILED))
                 return
             half = len(events) // 2
             self._tell(events[:half])

@@ -206,10 +206,10 @@ class Service:
             self._idle = asyncio.get_running_loop().call_later(seconds, self.stop, code)
 
     def _tell_status(self, status: Status) -> None:
-        for connection in self._connections:
-            connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
         if status.state == "down":  # a process that was started anew can generate
             self.stop(os.EX_SOFTWARE)
+        for connection in self._connections:
+            connection.send(wire.StatusChanged(status, self.controller.model, self.controller.defaults))
 
 
 def _tell_starter(line: str) -> None:
