@@ -172,13 +172,6 @@ function choose(chosen) {
   composer.focus();
 }
 
-/** Have the server begin a session: it does so for browsers that have shown that they keep cookies. */
-async function begin() {
-  await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(10_000) }).catch(ignore); // its answer sets the cookie
-}
-
-function ignore() {}
-
 socket.addEventListener("frame", (event) => received(/** @type {CustomEvent} */ (event).detail));
 socket.addEventListener("state", () => {
   status();
@@ -248,5 +241,5 @@ addEventListener("popstate", navigate);
 if (composer.text && !drafts.of(addressed()).text) drafts.keep(addressed(), { text: composer.text }); // typed before this
 navigate();
 watchAccount(left);
-if (document.body.dataset.session === "none") await begin();
+if (document.body.dataset.session === "none") await fetchAccount(); // it begins a session for browsers that keep cookies
 socket.connect();
