@@ -44,7 +44,6 @@ LAST_SECONDS = 2.0
 APPLICATION_SECONDS = 10.0
 """How long a cancelled connection may take to clean up when the server ends."""
 
-
 CHECK_SECONDS = 2.0
 """Seconds between two looks at what each connection waits for."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -32,6 +33,11 @@ def accepted(history: History, visitor: Caller) -> Accepted:
     found = async_to_sync(history.accept)(question(visitor, "Who is <b>Ada</b>?"))
     async_to_sync(found.store.finish)(found.generation, "A mathematician.", Finished(reason="stop"))
     return found
+
+
+def key_of(accepted: Accepted, kind: str) -> UUID:
+    keys = {"conversation": accepted.conversation, "message": accepted.answer, "generation": accepted.generation}
+    return keys[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,11 +69,7 @@ def test_a_conversation_is_shown_with_its_messages_as_text(operator: Client, acc
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_can_be_added_or_changed(operator: Client, accepted: Accepted, kind: str) -> None:
-    key = {
-        "conversation": accepted.conversation,
-        "message": accepted.answer,
-        "generation": accepted.generation,
-    }[kind]
+    key = key_of(accepted, kind)
     assert operator.get(f"/admin/chat/{kind}/add/").status_code == 403
     assert operator.get(f"/admin/chat/{kind}/{key}/change/").status_code == 200
     changed = operator.post(
@@ -121,11 +123,7 @@ DATA = {"Who", "is", "Ada", "mathematician", "root", "stop", "scripted", "Django
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_admin_is_in_the_operators_language(operator: Client, accepted: Accepted, kind: str) -> None:
-    key = {
-        "conversation": accepted.conversation,
-        "message": accepted.answer,
-        "generation": accepted.generation,
-    }[kind]
+    key = key_of(accepted, kind)
     pages = ["/admin/", "/admin/chat/", f"/admin/chat/{kind}/", f"/admin/chat/{kind}/{key}/change/"]
     if kind != "message":
         pages.append(f"/admin/chat/{kind}/{key}/delete/")

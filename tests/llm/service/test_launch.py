@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +140,18 @@ def gone(pid: int) -> None:
         psutil.Process(pid).wait(10)
 
 
+@contextlib.contextmanager
+def lock_held(settings: Settings) -> Iterator[None]:
+    """Be, within the context, another process that starts the service."""
+    with (settings.var_path / "llm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 async def test_a_site_can_be_stopped_while_another_process_starts_the_service(settings: Settings) -> None:
     """A thread that waited for the lock would hold the process."""
     client = ServiceClient(settings)
-    with (settings.var_path / "llm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_held(settings):
         client.connect()
         await asyncio.sleep(0.05)
         async with asyncio.timeout(5):
@@ -156,8 +163,7 @@ async def test_a_site_can_be_stopped_while_another_process_starts_the_service(se
 async def test_a_service_is_found_though_who_started_it_holds_the_lock(settings: Settings) -> None:
     """That process may have been stopped before it let go of it."""
     client = ServiceClient(settings)
-    with (settings.var_path / "llm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_held(settings):
         client.connect()
         await asyncio.sleep(0.05)
         async with serving(settings, service_address(settings)):
@@ -168,8 +174,7 @@ async def test_a_service_is_found_though_who_started_it_holds_the_lock(settings:
 
 async def test_what_waits_for_a_service_hears_that_the_site_is_stopped(settings: Settings) -> None:
     client = ServiceClient(settings)
-    with (settings.var_path / "llm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_held(settings):
         asked = asyncio.create_task(client.admit("ada"))
         await asyncio.sleep(0.05)
         await client.aclose()
