@@ -18,7 +18,7 @@ TOLD_ONLY = not hasattr(socket, "SO_PEERCRED")
 
 
 def bound(path: Path) -> socket.socket:
-    """Return a unix socket at `path`, which only its owner may use.
+    """Return a unix socket that listens at `path`, which only its owner may use.
 
     One that a dead process of the same user left there is replaced; anything else stays. Raises OSError, whose text is
     one line.
@@ -32,6 +32,7 @@ def bound(path: Path) -> socket.socket:
                 made.bind(os.fspath(path))
             finally:
                 os.umask(mask)
+            made.listen()  # before another one looks: what is bound and does not listen is taken for dead
     except BaseException:
         made.close()
         raise

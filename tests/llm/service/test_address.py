@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llm.service import sockets
 from llm.service.address import Address
 from tests.server import ROOT
 
@@ -115,6 +116,13 @@ async def test_of_two_that_begin_at_once_one_does(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert (len(listens), len(failed)) == (1, 7)
+
+
+def test_a_socket_listens_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    """Who looks between that and its first reader would take it for a dead one, and replace it."""
+    path = tmp_path / "llm.sock"
+    with sockets.bound(path), pytest.raises(OSError, match="another process listens there"):
+        sockets.bound(path)
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "there/is/no/such/folder"], ids=["too long", "no folder"])
